@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo ems lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-cluster acceptance-discipline acceptance-ems acceptance-loadtest acceptance-restore acceptance-month acceptance-polling fuzz mutate lock loadtest-scale acceptance-orders image image-trial
+.PHONY: help demo ems lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-cluster acceptance-discipline acceptance-ems acceptance-firmware acceptance-loadtest acceptance-restore acceptance-month acceptance-polling fuzz mutate lock loadtest-scale acceptance-orders image image-trial
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -112,6 +112,9 @@ exhaustive: $(VENV)/.test ## all that a lying head can show to small rings, and 
 
 acceptance-orders: $(VENV)/.test ## every order of messages and restarts, also in a ring of five (half an hour)
 	STROMKREIS_EVERY_RING=1 $(BIN)/pytest -n auto -q tests/simulation/test_dcnet_every_order.py
+
+acceptance-firmware: $(VENV)/.test ## a node that updates itself, and goes back from a release that does not start (2 min)
+	STROMKREIS_EVERY_UPDATE=1 $(BIN)/pytest -q -s tests/integration/test_firmware_rollout.py -k updates_itself
 
 acceptance-cluster: $(VENV)/.test ## every fault of a cluster on pods that run, and what each costs (wants root; ten minutes)
 	STROMKREIS_EVERY_FAULT=1 $(BIN)/pytest -q -s -m rounds tests/cluster

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from node.config_section import ConfigSection
+from node.firmware_config import FirmwareConfig
 from node.gateway_config import AreaName, FleetConfig, GatewayConfig
 from node.ordinal import filled, resolve
 
@@ -283,6 +284,8 @@ class NodeConfig(ConfigSection):
     policy: PolicyConfig = PolicyConfig()
 
     billing: BillingConfig = BillingConfig()
+
+    firmware: FirmwareConfig = FirmwareConfig()
 
     wake_up: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}:\d{1,5}$")] | None = None
     """HOST:PORT (UDP) for wake-up messages of the administrator, upon which new profile sets are asked for at once.

@@ -42,6 +42,8 @@ from node.configured import (
 )
 from node.departure import Departures, erase_node
 from node.descriptors import check_descriptors
+from node.firmware.slots import FirmwareDirectory
+from node.firmware.supervisor import is_supervised
 from node.free_store import free_store
 from node.gateway import Gateway, Shared
 from node.han.configured import han_services
@@ -83,6 +85,7 @@ from node.wan.certificates import CertificateKeeper
 from node.wan.deliveries import DeliveryServices
 from node.wan.enrolment import RingService, coordinator_client
 from node.wan.enrolments import Enrolled, Enrolments
+from node.wan.firmware import FirmwareServices, FirmwareTaker
 from node.wan.tunnel_orders import OrderTaker
 from node.wan.wakeup import WakeUpListener
 from protocol import pki
@@ -134,6 +137,7 @@ async def _run(
         keys.forget_commitment_keys()
         departures = Departures(records, keys, store, node.revoked | node.meters, node.is_going, node.has_left)
         node.metrics.leaving(lambda: departures.asked)
+        node.restart = None if stop is None else stop.set
         async with coordinator_client(config) as client, store.writing(), trio.open_nursery() as nursery:
             await departures.finish()
             if not node.has_gateways:
@@ -171,6 +175,8 @@ class _Node:
         self._keeper: LogKeeper | None = None
         self._ready = ready
         self._subscribe = subscribe
+        self.restart: Callable[[], None] | None = None
+        """Ends the node in order, for firmware that a supervisor starts then."""
         self.registry = CollectorRegistry()
         self.metrics = _metrics_of(self.registry, self._profiles)
         self.root = root_certificate(config)
@@ -263,12 +269,30 @@ class _Node:
             taker = OrderTaker(client, self._open_tunnel, shared.clock)
             await nursery.start(taker.run)
             take_order = taker.take
+        firmware = self._firmware(client, shared)
+        if firmware is not None:
+            nursery.start_soon(firmware.run)
         administration = self._administration = Administration(
-            client, lambda: [each.profiles for each in self.running], self._config.profile_poll_s, take_order
-        )
+            client, lambda: [each.profiles for each in self.running], self._config.profile_poll_s, take_order,
+            None if firmware is None else firmware.take,
+        )  # fmt: skip
         if self._config.wake_up is not None:
             await _listen_for_wakeups(nursery, self._config.wake_up, administration, shared)
         nursery.start_soon(administration.run)
+
+    def _firmware(self, client: httpx.AsyncClient, shared: Shared) -> FirmwareTaker | None:
+        """What takes firmware, where a supervisor would start it."""
+        config = self._config.firmware
+        if config.directory is None or self.restart is None or not is_supervised():
+            return None
+        return FirmwareTaker(
+            client,
+            FirmwareServices(
+                directory=FirmwareDirectory(config.directory), hardware=config.hardware, version=shared.version,
+                clock=shared.clock, gateways=lambda: self.running, restart=self.restart,
+                checks=self.readiness.checks, metrics=self.metrics,
+            ),
+        )  # fmt: skip
 
     async def _open_tunnel(self, identity: str, proxy: str, duration_s: int) -> str:
         for each in self.running:

@@ -25,7 +25,7 @@ from node.aggregation.epoch_services import EpochServices
 from node.aggregation.epochs import Epochs
 from node.aggregation.range_proofs import RangeProofs
 from node.aggregation.ring_subscriber import NAME as RINGS
-from node.aggregation.seats import seat_of
+from node.aggregation.seats import running_epoch, seat_of
 from node.cls.initiator import TunnelInitiator
 from node.cls.proxy import ClsProxy
 from node.cls.tunnels import ClsServices, Tunnels
@@ -197,6 +197,20 @@ class Gateway:
     def is_in_round(self) -> bool:
         """Whether it has contributed to a round whose end it does not know, and may hear."""
         return self._session.is_linked and any(ring.account.unsettled is not None for _, ring in self._epochs.rings)
+
+    @property
+    def is_delivering(self) -> bool:
+        """Whether a session for deliveries is open."""
+        return self._deliveries.is_open
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that it has a running ring of, None for none."""
+        return running_epoch(self._epochs.rings, self._shared.clock())
+
+    def note(self, event: Event, **parameters: Parameter) -> None:
+        """Note an event that is its node's (`GatewayLog.note`)."""
+        self._log.note(event, **parameters)
 
     async def run(self) -> None:
         """Serve until cancelled.  Raises StoreError where its log cannot be read."""

@@ -98,6 +98,12 @@ class NodeMetrics:
         )  # fmt: skip
         for outcome in ("taken", "refused"):
             self._profile_sets.labels(outcome)
+        self._firmware = Counter(
+            "stromkreis_node_firmware", "Firmware of the administrator, by what became of it", ["outcome"],
+            registry=registry,
+        )  # fmt: skip
+        for outcome in ("staged", "running", "refused", "rolled_back"):
+            self._firmware.labels(outcome)
         self._deliveries = Counter(
             "stromkreis_node_deliveries", "Deliveries to market participants, by what came of an attempt", ["outcome"],
             registry=registry,
@@ -268,6 +274,10 @@ class NodeMetrics:
     def profile_set(self, outcome: str) -> None:
         """A profile set was `taken` or `refused`."""
         self._profile_sets.labels(outcome).inc()
+
+    def firmware(self, outcome: str) -> None:
+        """Firmware was `staged`, is `running`, was `refused` or `rolled_back`."""
+        self._firmware.labels(outcome).inc()
 
     def delivery(self, outcome: str) -> None:
         """An attempt to deliver ended: `delivered`, `failed` and tried again, or `withheld` for good."""

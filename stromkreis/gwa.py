@@ -23,17 +23,25 @@ from protocol.profiles.profile_set import ProfileSet
 from protocol.profiles.template import GATEWAY, filled
 from stromkreis.accounts import app as accounts_app
 from stromkreis.accounts import audit_app
-from stromkreis.operator_client import RefusedError, operator_client, operator_options, request
+from stromkreis.firmware import app as firmware_app
+from stromkreis.operator_client import (
+    RefusedError,
+    enrolled,
+    operator_client,
+    operator_options,
+    pages,
+    request,
+)
 from stromkreis.plain_text import plain
 
-app = typer.Typer(help="Gateway administrator (GWA): profile sets of gateways, accounts.", no_args_is_help=True)
+app = typer.Typer(help="Gateway administrator (GWA): profile sets, firmware, accounts.", no_args_is_help=True)
 profiles_app = typer.Typer(help="Roll out profile sets, see what gateways say, export them.", no_args_is_help=True)
 app.add_typer(profiles_app, name="profiles")
+app.add_typer(firmware_app, name="firmware")
 app.add_typer(accounts_app, name="accounts")
 app.add_typer(audit_app, name="audit")
 app.callback()(operator_options)
 
-_PAGE = 1000
 _LOOK_S = 1.0
 _PIPE_WIDTH = 240
 _NUMBER = "{number}"
@@ -163,7 +171,7 @@ def _sets(source: Path, pattern: str, client: httpx.Client) -> dict[str, bytes]:
             texts = {str(source): text}
         else:
             texts = {
-                f"{source} for {name}": filled(text, name) for name in _enrolled(client) if fnmatchcase(name, pattern)
+                f"{source} for {name}": filled(text, name) for name in enrolled(client) if fnmatchcase(name, pattern)
             }
     found: dict[str, bytes] = {}
     for where, text in texts.items():
@@ -176,14 +184,6 @@ def _sets(source: Path, pattern: str, client: httpx.Client) -> dict[str, bytes]:
         if fnmatchcase(profiles.gateway, pattern):
             found[profiles.gateway] = text.encode()
     return found
-
-
-def _enrolled(client: httpx.Client) -> Iterator[str]:
-    after: str | None = ""
-    while after is not None:
-        page = request(client, "GET", "/gateways", params={"limit": _PAGE, "after": after}).json()
-        yield from (each["id"] for each in page["items"] if each["status"] == "active")
-        after = page["next"]
 
 
 def _offer(client: httpx.Client, document: bytes) -> dict[str, Any]:
@@ -222,12 +222,7 @@ def _common(names: dict[str, Any]) -> str:
 
 
 def _pages(client: httpx.Client, pattern: str, state: State | None) -> Iterator[dict[str, Any]]:
-    after: str | None = ""
-    query = {"gateway": pattern} | ({} if state is None else {"state": state.value})
-    while after is not None:
-        page = request(client, "GET", "/profile-sets", params={**query, "limit": _PAGE, "after": after}).json()
-        yield from page["items"]
-        after = page["next"]
+    return pages(client, "/profile-sets", {"gateway": pattern} | ({} if state is None else {"state": state.value}))
 
 
 def _show(found: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from protocol.errors import StromkreisError
 from protocol.link.tls import client_context
 
 _TIMEOUT_S = 60.0
+_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,20 @@ def request(client: httpx.Client, method: str, path: str, **how: Any) -> httpx.R
     except (ValueError, KeyError, TypeError):
         told = f"status {response.status_code}"
     raise RefusedError(f"{client.base_url} refuses: {told}", told)
+
+
+def pages(client: httpx.Client, path: str, query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The items of all pages of a list.  Raises StromkreisError as `request` does."""
+    after: str | None = ""
+    while after is not None:
+        page = request(client, "GET", path, params={**query, "limit": _PAGE, "after": after}).json()
+        yield from page["items"]
+        after = page["next"]
+
+
+def enrolled(client: httpx.Client) -> Iterator[str]:
+    """The gateways that are enrolled and not revoked, by id.  Raises StromkreisError as `request` does."""
+    return (each["id"] for each in pages(client, "/gateways", {}) if each["status"] == "active")
 
 
 class RefusedError(StromkreisError):

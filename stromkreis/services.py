@@ -12,6 +12,7 @@ import logging
 import os
 import resource
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
@@ -80,6 +81,10 @@ def node(
     coordinator: Annotated[str | None, typer.Option(help="The coordinator's web address.")] = None,
     root_certificate: Annotated[Path | None, typer.Option(help="PEM file of the SM-PKI root.")] = None,
     gateways: Annotated[int | None, typer.Option(help="Gateways of the fleet.", show_default="fleet.count")] = None,
+    firmware_dir: Annotated[
+        Path | None,
+        typer.Option(help="Take firmware into this directory, start it, and go back where it does not come up."),
+    ] = None,
     meters: Annotated[
         MeterSource | None, typer.Option(help="simulated: meters in this process, after the section [meters].")
     ] = None,
@@ -98,10 +103,17 @@ def node(
     from node.config import NodeConfig  # noqa: PLC0415
 
     options = {
-        "data_dir": data_dir, "coordinator": coordinator, "root_certificate": root_certificate, "fleet.count": gateways
+        "data_dir": data_dir, "coordinator": coordinator, "root_certificate": root_certificate, "fleet.count": gateways,
+        "firmware.directory": firmware_dir,
     }  # fmt: skip
     settings = load(NodeConfig, "node", config, options=options)
     set_up_logs(log_format, log_level)
+    if settings.firmware.directory is not None:
+        from node.firmware.supervisor import is_supervised  # noqa: PLC0415
+
+        if not is_supervised():
+            supervise(settings.firmware.directory, settings.firmware.confirm_s)
+            return
     if config is not None and any(gateway.keys for gateway in settings.gateways) and config.stat().st_mode & 0o077:
         log.warning("%s holds keys of meters and others may read it: chmod 600 %s", config, config)
     forbid_core_dumps()
@@ -180,6 +192,17 @@ def meters(
     from loadtest.meters.run import run  # noqa: PLC0415
 
     serve(lambda: run(settings, ready=lambda entries: typer.echo(meter_summary(entries, settings))))
+
+
+def supervise(directory: Path, confirm_s: float) -> None:
+    """Run this very command as a child, from the release that is in force; exits with its exit code."""
+    from node.firmware.slots import FirmwareDirectory  # noqa: PLC0415
+    from node.firmware.supervisor import Supervisor  # noqa: PLC0415
+
+    supervisor = Supervisor(FirmwareDirectory(directory), sys.argv[1:], confirm_s)
+    serve_until_stopped(supervisor.run)
+    if supervisor.exit_code:
+        raise typer.Exit(supervisor.exit_code)
 
 
 def forbid_core_dumps() -> None:

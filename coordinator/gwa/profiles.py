@@ -16,13 +16,14 @@ from datetime import datetime
 from cryptography import x509
 
 from coordinator.gwa.ca import to_pem
+from coordinator.gwa.gateway_word import gateway_word
 from coordinator.gwa.participants import ParticipantKeys
 from coordinator.storage.certificates import CertificateRecord, CertificateRepository
 from coordinator.storage.gateways import GatewayRepository, GatewayStatus
 from coordinator.storage.profile_sets import ProfileSetRecord, ProfileSetRepository, ProfileSetState
 from protocol import cms, pki
-from protocol.cms.structures import DATA
 from protocol.errors import RemoteProtocolError
+from protocol.profiles.firmware import FirmwareOrder
 from protocol.profiles.profile_set import PROFILE_SET_SIZE_MAX, ProfileSet
 from protocol.profiles.receipt import RECEIPT_SIZE_MAX, Receipt, digest_of
 from protocol.profiles.template import ProfileTemplate
@@ -107,12 +108,7 @@ class ProfileRollout:
 
         Raises RemoteProtocolError: `gateway_unknown`, `profile_unknown`, `bad_receipt`, what `cms.verify` raises.
         """
-        gateway = self.gateways.some([gateway_id]).get(gateway_id)
-        if gateway is None:
-            raise RemoteProtocolError("gateway_unknown", "no gateway of this id is enrolled")
-        signers = self.certificates.signers(gateway_id, gateway.enrolled_ms)
-        loaded = [pki.load_certificate(each.certificate) for each in signers]
-        content, _ = cms.verify(signed, DATA, loaded, _RECEIPT_LIMITS)
+        content = gateway_word(self.gateways, self.certificates, gateway_id, signed, _RECEIPT_LIMITS)
         receipt = Receipt.from_bytes(content)
         if receipt.gateway != gateway_id:
             raise RemoteProtocolError("bad_receipt", "the receipt is another gateway's")
@@ -130,7 +126,7 @@ class ProfileRollout:
         """A wake-up message for a gateway, signed now (BSI TR-03109-1, details, chapter 2)."""
         return make_wakeup(gateway_id, int(now.timestamp()), self._keys.signature)
 
-    def sign_order(self, order: TunnelOrder) -> bytes:
+    def sign_order(self, order: TunnelOrder | FirmwareOrder) -> bytes:
         """The order as its gateway believes it."""
         return order.sign(self._keys.signature)
 

@@ -15,6 +15,7 @@ from coordinator.storage.deliveries import DeliveryRepository
 from coordinator.storage.engine import Database, fault_of
 from coordinator.storage.enrolment_log import EnrolmentLogRepository
 from coordinator.storage.epochs import EpochRepository
+from coordinator.storage.firmware import FirmwareRepository
 from coordinator.storage.gateways import GatewayRepository
 from coordinator.storage.misbehaviour import MisbehaviourRepository
 from coordinator.storage.profile_sets import ProfileSetRepository
@@ -64,6 +65,7 @@ class Store:
         self.misbehaviour = MisbehaviourRepository(self.database)
         self.deliveries = DeliveryRepository(self.database)
         self.profile_sets = ProfileSetRepository(self.database)
+        self.firmware = FirmwareRepository(self.database)
         self.accounts = AccountRepository(self.database)
         self.audit = AuditRepository(self.database)
         self.tariffs = TariffRepository(self.database)

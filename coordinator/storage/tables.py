@@ -244,6 +244,30 @@ profile_sets = Table(  # what the administrator has signed for gateways, and wha
     CheckConstraint("state IN ('waiting', 'taken', 'refused')", name="profile_set_state"),
 )
 
+firmware_images = Table(  # releases that the administrator may order gateways to run
+    "firmware_images",
+    metadata,
+    Column("version", String(17), primary_key=True),
+    Column("sha256", String(64), nullable=False),
+    Column("manifest", LargeBinary, nullable=False),  # its canonical JSON
+    Column("image", LargeBinary, nullable=False),  # a wheel
+    Column("created_ms", BigInteger, nullable=False),
+)
+
+firmware_orders = Table(  # which release each gateway is to run, and what it said
+    "firmware_orders",
+    metadata,
+    Column("gateway_id", String(14), ForeignKey("gateways.gateway_id"), primary_key=True),
+    Column("version", String(17), ForeignKey("firmware_images.version"), nullable=False, index=True),
+    Column("message", LargeBinary, nullable=False),  # CMS: signed by the administrator
+    Column("state", String(12), nullable=False),
+    Column("reason", String(500), nullable=False),
+    Column("receipt", LargeBinary),  # CMS, signed by the gateway
+    Column("issued_ms", BigInteger, nullable=False),
+    Column("answered_ms", BigInteger),
+    CheckConstraint("state IN ('waiting', 'staged', 'running', 'refused', 'rolled_back')", name="firmware_order_state"),
+)
+
 deliveries = Table(  # what gateways delivered to the market participant; see coordinator.storage.deliveries
     "deliveries",
     metadata,

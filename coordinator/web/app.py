@@ -21,6 +21,7 @@ from coordinator.emp.billing_service import BillingService
 from coordinator.emp.inbox import DeliveryInbox
 from coordinator.gwa.accounts import Accounts
 from coordinator.gwa.enrolment import Enrolment
+from coordinator.gwa.firmware import FirmwareRollout
 from coordinator.gwa.leaving import Leaving
 from coordinator.gwa.profiles import ProfileRollout
 from coordinator.gwa.query_proofs import QueryProofs
@@ -41,6 +42,7 @@ from coordinator.web.dashboard import make_dashboard
 from coordinator.web.deliveries import make_inbox_router
 from coordinator.web.enrolment_log import make_log_router
 from coordinator.web.errors import Guard, install_errors
+from coordinator.web.firmware import make_firmware_router
 from coordinator.web.forwarded import ForwardedClient, Networks
 from coordinator.web.health import install_health
 from coordinator.web.profiles import make_profile_router
@@ -108,7 +110,9 @@ def make_app(
             )
         if profiles is not None:
             proofs = QueryProofs(profiles.gateways, profiles.certificates)
-            app.include_router(make_profile_router(profiles, access, clock, proofs, orders))
+            firmware = FirmwareRollout(store.firmware, profiles)
+            app.include_router(make_profile_router(profiles, access, clock, proofs, orders, firmware))
+            app.include_router(make_firmware_router(firmware, access, clock, proofs))
             if orders is not None:
                 app.include_router(make_outcome_router(orders, proofs, clock))
     if role.does(Role.RINGS):

@@ -18,6 +18,7 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.storage.engine import fault_of
 from coordinator.web.models import Problem
 from protocol.errors import RemoteProtocolError
+from protocol.profiles.firmware import FILE_SIZE_MAX
 from protocol.profiles.profile_set import PROFILE_SET_SIZE_MAX
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,9 @@ _LARGE_BODIES = {
     "/api/v1/tariffs": TARIFF_BODY_SIZE_MAX,
     "/api/v1/profile-sets": PROFILE_SET_SIZE_MAX,
     "/cosem/deliveries": DELIVERY_SIZE_MAX,
+    "/api/v1/firmware": FILE_SIZE_MAX,
 }
+_SLOW_BODIES = {"/api/v1/firmware": 300.0}  # s; read only after the account was looked at
 _STATUS = {
     "https_required": 403, "token_unknown": 403, "token_revoked": 403, "token_expired": 403, "token_used_up": 403,
     "token_area": 403,
@@ -41,6 +44,7 @@ _STATUS = {
     "account_unknown": 404, "account_known": 409, "tariff_unknown": 404, "period_not_over": 409,
     "profile_unknown": 404, "profile_version": 409, "bad_receipt": 403, "bad_proof": 403, "old_proof": 403,
     "delivery_known": 409, "certificate_signature": 403, "unknown_issuer": 403, "key_usage": 403,
+    "firmware_unknown": 404, "firmware_version": 409, "firmware_in_use": 409, "too_many_images": 409,
     "not_a_recipient": 403,
     "no_proxy_profile": 403, "ambiguous_profile": 409, "too_many_orders": 403, "order_unknown": 404,
 }  # fmt: skip
@@ -119,7 +123,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         most = _LARGE_BODIES.get(scope["path"], BODY_SIZE_MAX)
-        left, is_complete, until_s = most, False, trio.current_time() + BODY_S
+        body_s = _SLOW_BODIES.get(scope["path"], BODY_S)
+        left, is_complete, until_s = most, False, trio.current_time() + body_s
 
         async def bounded() -> Message:
             nonlocal left, is_complete
@@ -128,7 +133,7 @@ class Guard:
             with trio.move_on_at(until_s) as patience:
                 message = await receive()
             if patience.cancelled_caught:
-                raise HTTPException(408, f"a request has to arrive within {BODY_S:g} seconds")
+                raise HTTPException(408, f"a request has to arrive within {body_s:g} seconds")
             is_complete = not message.get("more_body", False)
             left -= len(message.get("body", b""))
             if left < 0:

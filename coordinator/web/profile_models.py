@@ -58,6 +58,8 @@ class HeldVersions(ApiModel):
     items: Annotated[list[ProvenVersion], Field(max_length=400)]
     wake_up_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     """UDP port at which the node that asks listens for wake-up messages, where it opens tunnels on order."""
+    takes_firmware: bool = False
+    """Whether the node takes firmware."""
 
 
 class RefusedQuery(ApiModel):
@@ -69,7 +71,7 @@ class RefusedQuery(ApiModel):
 
 
 class WaitingOrder(ApiModel):
-    """An order to open a tunnel (`protocol/profiles/tunnel_order.py`)."""
+    """An order to open a tunnel (`protocol/profiles/tunnel_order.py`), or to run firmware (`firmware.py` beside it)."""
 
     gateway: GatewayId
     message: str
@@ -77,11 +79,12 @@ class WaitingOrder(ApiModel):
 
 
 class NewerVersions(ApiModel):
-    """Those of them that there is a set for, and orders to open tunnels."""
+    """Those of them that there is a set for, and orders to open tunnels and to run firmware."""
 
     items: list[HeldVersion]
     refused: list[RefusedQuery]
     orders: list[WaitingOrder]
+    firmware: list[WaitingOrder]
     certificate_chain: str
     """PEM: the administrator's signature certificate and those above it, by which wake-up messages are checked."""
 

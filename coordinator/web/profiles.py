@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import base64
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from coordinator.gwa.firmware import FirmwareRollout
 from coordinator.gwa.profiles import ProfileRollout
 from coordinator.gwa.query_proofs import QueryProofs
 from coordinator.gwa.tunnel_orders import TunnelOrders
@@ -45,9 +46,9 @@ _DOCUMENT = {"requestBody": {"required": True, "content": {"application/json": {
 
 def make_profile_router(
     rollout: ProfileRollout, access: Access, clock: Callable[[], datetime], proofs: QueryProofs,
-    orders: TunnelOrders | None = None,
+    orders: TunnelOrders | None = None, firmware: FirmwareRollout | None = None,
 ) -> APIRouter:  # fmt: skip
-    """The routes below `/api/v1` for profile sets; gateways that ask get their tunnel `orders`, too."""
+    """The routes below `/api/v1` for profile sets; gateways that ask get orders for tunnels and `firmware`, too."""
     router = APIRouter(prefix="/api/v1/profile-sets", tags=["profiles"], responses=problem_responses(422))
     viewer, operator = access.require(AccountRole.VIEWER), access.require(AccountRole.OPERATOR, audited=True)
 
@@ -90,17 +91,15 @@ def make_profile_router(
         refused = [
             RefusedQuery(gateway=gateway, reason=error.reason, detail=error.detail) for gateway, error in wrong.items()
         ]
-        waiting = []
+        waiting, proven = [], [each.gateway for each in body.items if each.gateway not in wrong]
         if orders is not None:
-            proven = [each.gateway for each in body.items if each.gateway not in wrong]
             if body.wake_up_port is not None and request.client is not None:
                 orders.heard_from(proven, (request.client.host, body.wake_up_port))
-            waiting = [
-                WaitingOrder(gateway=gateway, message=base64.b64encode(message).decode())
-                for gateway, message in orders.waiting(proven)
-            ]
+            waiting = _waiting(orders.waiting(proven))
+        releases = [] if firmware is None or not body.takes_firmware else _waiting(firmware.waiting(proven))
         return NewerVersions(
-            items=items, refused=refused, orders=waiting, certificate_chain=rollout.certificate_chain
+            items=items, refused=refused, orders=waiting, firmware=releases,
+            certificate_chain=rollout.certificate_chain,
         )  # fmt: skip
 
     @router.post(
@@ -137,6 +136,10 @@ def make_profile_router(
         return _view(rollout.receive(gateway, signed))
 
     return router
+
+
+def _waiting(messages: Iterable[tuple[str, bytes]]) -> list[WaitingOrder]:
+    return [WaitingOrder(gateway=gateway, message=base64.b64encode(message).decode()) for gateway, message in messages]
 
 
 def _ms(moment: datetime) -> int:

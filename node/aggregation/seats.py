@@ -20,3 +20,12 @@ def seat_of(rings: Iterable[tuple[wire.EpochCall, Membership]], now_s: float) ->
         elif now_s < grid.time_s(0) and seat is Seat.NONE:
             seat = Seat.NEXT
     return seat, is_linked
+
+
+def running_epoch(rings: Iterable[tuple[wire.EpochCall, Membership]], now_s: float) -> int | None:
+    """The epoch of the ring that runs at `now_s` (Unix, s), None where none does."""
+    for call, _ in rings:
+        grid = registration_grid(call)
+        if grid.time_s(0) <= now_s < grid.time_s(call.rounds):
+            return call.epoch
+    return None

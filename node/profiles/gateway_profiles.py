@@ -23,6 +23,7 @@ from node.security.module import SecurityModule
 from node.storage.errors import SealError, StoreError
 from node.storage.repositories.profile_sets import ProfileSetRepository
 from node.trust import TrustStore
+from protocol import cms
 from protocol.errors import RemoteProtocolError
 from protocol.logs.events import Event, Parameter
 from protocol.profiles.processing import ProcessingProfile
@@ -105,6 +106,11 @@ class GatewayProfiles:
     def identity(self) -> str:
         """The gateway's id."""
         return self._module.identity
+
+    @property
+    def signature_key(self) -> cms.SignatureKey:
+        """What the gateway's receipts are signed with.  Raises LocalProtocolError before enrolment."""
+        return self._module.signature_key
 
     def close(self) -> None:
         """Take none any more: the gateway has stopped, and may be deleted."""

@@ -44,11 +44,12 @@ class Administration:
 
     def __init__(
         self, client: httpx.AsyncClient, gateways: Callable[[], Sequence[GatewayProfiles]], poll_s: float,
-        take_order: TakeOrder | None = None,
+        take_order: TakeOrder | None = None, take_firmware: TakeOrder | None = None,
     ) -> None:  # fmt: skip
-        """`take_order` gets orders for tunnels; without it none are asked for."""
+        """`take_order` gets orders for tunnels, `take_firmware` those for firmware; without it none are asked for."""
         self._client = client
         self._take_order = take_order
+        self._take_firmware = take_firmware
         self.wake_up_port: int | None = None
         self._gateways = gateways
         self._poll_s = poll_s
@@ -91,7 +92,7 @@ class Administration:
         for start in range(0, len(names), _AT_ONCE):
             part = [gateways[each] for each in names[start : start + _AT_ONCE]]
             announced: list[tuple[str, int]] = []
-            orders: list[tuple[str, bytes]] = []
+            orders: list[tuple[str, bytes, TakeOrder]] = []
             await self._attempt(_QUESTION, self._announced, part, announced, orders)
             waiting = {name for name, _ in announced}
             for each in part if _QUESTION not in self._failing else ():
@@ -101,9 +102,9 @@ class Administration:
                 if name in gateways:  # one that fails costs the others nothing
                     await self._attempt(f"the profiles of {name}", self._take, gateways[name], version)
                     gateways[name].asked.set()
-            for name, message in orders:  # they may be for profiles that have just come
-                if name in gateways and self._take_order is not None:
-                    self._take_order(gateways[name], message, self._chain)
+            for name, message, take in orders:  # they may be for profiles that have just come
+                if name in gateways:
+                    take(gateways[name], message, self._chain)
 
     async def _attempt(self, what: str, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         try:
@@ -118,7 +119,8 @@ class Administration:
             log.info("%s is answered again", what)
 
     async def _announced(
-        self, gateways: Sequence[GatewayProfiles], found: list[tuple[str, int]], orders: list[tuple[str, bytes]]
+        self, gateways: Sequence[GatewayProfiles], found: list[tuple[str, int]],
+        orders: list[tuple[str, bytes, TakeOrder]],
     ) -> None:  # fmt: skip
         items = []
         for each in gateways:
@@ -127,16 +129,20 @@ class Administration:
         body: dict[str, Any] = {"items": items}
         if self._take_order is not None and self.wake_up_port is not None:
             body["wake_up_port"] = self.wake_up_port
+        if self._take_firmware is not None:
+            body["takes_firmware"] = True
         answer = await self._ask("POST", "/api/v1/profile-sets/newer", json=body)
         self._chain = _chain(answer)
         found += [(str(each["gateway"]), int(each["version"])) for each in answer["items"]]
         refused = {str(each["gateway"]): f"{each['reason']}: {each['detail']}"[:300] for each in answer["refused"]}
         for name in refused.keys() - self._refused:
             log.warning("gateway %s asks for profiles and is not believed: %s", name, refused[name])
-        orders += [
-            (str(each["gateway"]), base64.b64decode(each["message"], validate=True))
-            for each in answer.get("orders", ())
-        ]  # fmt: skip
+        for kind, take in (("orders", self._take_order), ("firmware", self._take_firmware)):
+            if take is not None:
+                orders += [
+                    (str(each["gateway"]), base64.b64decode(each["message"], validate=True), take)
+                    for each in answer.get(kind, ())
+                ]  # fmt: skip
         asked = {each.identity for each in gateways}
         self._refused = (self._refused - asked) | (refused.keys() & asked)
 

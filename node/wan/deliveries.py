@@ -91,6 +91,8 @@ class Deliveries:
         self._woken = trio.Event()
         self._is_failing = False
         self._ended = 0
+        self.is_open = False
+        """Whether a session with a participant is open."""
 
     def wake(self) -> None:
         """Something waits."""
@@ -150,6 +152,7 @@ class Deliveries:
                 continue
             try:
                 async with self._services.sessions, open_session(channel, self._tls_context()) as session:
+                    self.is_open = True
                     while waiting and self._channel_of(waiting[0]) == channel:
                         await self._send(session, channel, waiting[0])
                         waiting.pop(0)
@@ -158,6 +161,8 @@ class Deliveries:
             except (OSError, trio.BrokenResourceError, trio.TooSlowError, StromkreisError) as error:
                 self._report(channel, error)
                 return False
+            finally:
+                self.is_open = False
             self._is_failing = False
         return True
 

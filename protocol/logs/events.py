@@ -154,6 +154,25 @@ class Event(Enum):
         "Verbindung von {system} mit {participant} begonnen durch {initiator}: {result}",
         "Connection of {system} with {participant} begun by {initiator}: {result}",
     )  # fmt: skip
+    FIRMWARE_STAGED = EventKind(
+        2401, Level.INFO, (Log.SYSTEM,),
+        "Programmversion {version} geladen und geprüft, Prüfsumme {digest}",
+        "Software version {version} loaded and checked, digest {digest}",
+    )  # fmt: skip
+    FIRMWARE_RUNNING = EventKind(
+        2402, Level.INFO, (Log.SYSTEM, Log.CONSUMER, Log.CALIBRATION),
+        "Programmversion {version} in Betrieb, Prüfsumme {digest}",
+        "Software version {version} in operation, digest {digest}",
+    )  # fmt: skip
+    FIRMWARE_REFUSED = EventKind(
+        2403, Level.WARNING, (Log.SYSTEM,),
+        "Programmversion {version} abgelehnt: {reason}", "Software version {version} refused: {reason}",
+    )  # fmt: skip
+    FIRMWARE_ROLLED_BACK = EventKind(
+        2404, Level.ERROR, (Log.SYSTEM, Log.CALIBRATION),
+        "Programmversion {version} nicht in Betrieb gegangen ({reason}): die vorherige läuft wieder",
+        "Software version {version} did not come up ({reason}): the one before runs again",
+    )  # fmt: skip
     METER_FAULT = EventKind(
         3001, Level.WARNING, (Log.SYSTEM,),
         "Störung am LMN: {kind} ({protocol}, {device})", "Fault on the LMN: {kind} ({protocol}, {device})",
