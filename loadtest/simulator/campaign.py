@@ -18,7 +18,7 @@ from multiprocessing import get_context
 from loadtest.simulator.run import Played, Scenario, play
 from protocol.errors import StromkreisError
 
-_GARBAGE = 50_000  # objects between collections: a ring makes many that live for one event, and few that are garbage
+_GARBAGE = 200_000  # objects between collections: a ring makes many that live for one event, and few that are garbage
 _AHEAD = 8  # seeds that a process has before it, so that none waits for a slow one and few are played in vain
 
 

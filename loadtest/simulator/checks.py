@@ -63,14 +63,13 @@ class Checks:
         self._tally.opened += 1
         if self._liar is not None and self._view.head_of(ended.term) in self._liar.corrupt:
             return  # a lying head may report any sum: what it may not do is in the exposure
-        expected = [0] * self._view.word_count
+        vectors: list[list[int]] = []
         for gateway in self._gateways:
             if ended.roster >> gateway.index & 1:
                 if ended.round not in gateway.given:
                     raise Violation(f"round {ended.round} opened with a member that contributed nothing")
-                vector = gateway.given[ended.round].vector
-                expected = [(a + int(b)) % WORD_MODULUS for a, b in zip(expected, vector, strict=True)]
-        if tuple(expected) != ended.total:
+                vectors.append(gateway.given[ended.round].vector.tolist())
+        if tuple(sum(words) % WORD_MODULUS for words in zip(*vectors, strict=True)) != ended.total:
             raise Violation(f"round {ended.round} opened to something else than the sum over its roster")
 
     def reported(self, report: ReportMisbehaviour) -> None:

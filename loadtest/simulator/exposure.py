@@ -14,12 +14,16 @@ has: it may be in one opened sum.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from protocol import wire
 from protocol.dcnet.machines.member import Member
-from protocol.dcnet.setup.rings import RingView, positions_of
+from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
+
+_WATCHED = wire.MaskedInput, wire.Confirm, wire.Reveal, wire.Partial
 
 
 class PrivacyBroken(AssertionError):
@@ -47,9 +51,11 @@ class _Share:
     expected: int
     nonces: tuple[bytes, ...]
 
-    def masks(self, other: Process) -> bool:
-        """Whether the pair's mask with a process is in it, if they are neighbours."""
-        return bool(self.expected >> other.position & 1) and self.nonces[other.position] == other.nonce
+
+@lru_cache(maxsize=256)
+def _processes(nonces: tuple[bytes, ...]) -> tuple[Process, ...]:
+    """Of all positions: most shares of an attempt name the same."""
+    return tuple(map(Process, range(len(nonces)), nonces))
 
 
 @dataclass(slots=True)
@@ -66,6 +72,7 @@ class ExposureLog:
     def __init__(self, view: RingView, corrupt: set[int]) -> None:
         self._view = view
         self._corrupt = corrupt
+        self._known = bitmap(corrupt)  # whose masks with others the adversary knows
         self._attempts: dict[tuple[int, int], _Attempt] = {}
         self._served: dict[tuple[int, int], int] = {}
         self._in_sum: dict[tuple[int, int], tuple[int, int]] = {}  # (member, round) -> the opened sum that it is in
@@ -89,7 +96,7 @@ class ExposureLog:
 
     def sent(self, store: int, message: wire.RingMessage, machine: Member) -> None:
         """A member sent a message to its head."""
-        if not isinstance(message, wire.MaskedInput | wire.Confirm | wire.Reveal | wire.Partial):
+        if not isinstance(message, _WATCHED):
             return
         known = machine.incarnation
         process, attempt = Process(machine.position, known.nonce), self._attempt(message.round, message.attempt)
@@ -129,40 +136,42 @@ class ExposureLog:
 
     def _open_components(self, attempt: _Attempt) -> list[set[int]]:
         """The positions of each."""
-        left = {process for process in attempt.shared if process.position not in self._corrupt}
-        out = []
+        masked = self._masked_with(attempt)
+        left, out = set(masked), []
         while left:
             start = left.pop()
             component, frontier = [start], [start]
             while frontier:
                 one = frontier.pop()
-                linked = [other for other in left if self._is_masked(attempt, one, other)]
-                left.difference_update(linked)
+                linked = left & masked[one]
+                linked |= {other for other in left - linked if one in masked[other]}
+                left -= linked
                 component += linked
                 frontier += linked
-            if all(each in attempt.opened and not self._is_closed(attempt, each) for each in component):
+            if all(each in attempt.opened and not _is_closed(masked, each) for each in component):
                 out.append({each.position for each in component})
         return out
 
-    def _is_masked(self, attempt: _Attempt, one: Process, other: Process) -> bool:
-        """Whether the pair's mask is in a share, and was not given away."""
-        if not self._view.neighbourhoods[one.position] >> other.position & 1:
-            return False
-        is_in = attempt.shared[one].masks(other) or attempt.shared[other].masks(one)
-        return is_in and _pair(one, other) not in attempt.given_away
-
-    def _is_closed(self, attempt: _Attempt, process: Process) -> bool:
-        """Whether a share has a mask that nobody cancels and nobody gave away."""
-        share = attempt.shared[process]
-        for position in positions_of(share.expected & self._view.neighbourhoods[process.position]):
-            other = Process(position, share.nonces[position])
-            if position in self._corrupt or _pair(process, other) in attempt.given_away:
+    def _masked_with(self, attempt: _Attempt) -> dict[Process, Set[Process]]:
+        """With whom each honest process that shared has a mask in its share that the adversary does not know."""
+        out: dict[Process, Set[Process]] = {}
+        for process, share in attempt.shared.items():
+            if process.position in self._corrupt:
                 continue
-            if other not in attempt.shared or not attempt.shared[other].masks(process):
-                return True
-        return False
+            others = share.expected & self._view.neighbourhoods[process.position] & ~self._known
+            processes = _processes(share.nonces)
+            masked = {processes[position] for position in positions_of(others)}
+            if attempt.given_away:
+                masked = {other for other in masked if _pair(process, other) not in attempt.given_away}
+            out[process] = masked
+        return out
 
     def close(self) -> None:
         """Check what is still under watch."""
         for key in list(self._attempts):
             self._close(key)
+
+
+def _is_closed(masked: Mapping[Process, Set[Process]], process: Process) -> bool:
+    """Whether a share has a mask that nobody cancels and nobody gave away."""
+    return any(process not in masked.get(other, ()) for other in masked[process])

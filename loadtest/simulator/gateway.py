@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from loadtest.harness import resume_after
 from loadtest.simulator.adversary import Adversary
-from protocol.dcnet.discipline.carried_energy import EnergyAccount
+from protocol.dcnet.discipline.carried_energy import EnergyAccount, contribute
 from protocol.dcnet.discipline.returns import Attendance, EpochAttendance
 from protocol.dcnet.machines.effects import Attempted, Ended, Progress, Settled
+from protocol.dcnet.machines.event_log import EventLog
 from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.masks import Words
 from protocol.dcnet.machines.member import Member
@@ -17,6 +21,18 @@ from protocol.dcnet.machines.member_attempt import Resume
 from protocol.dcnet.setup.secrets import EpochSecrets
 
 INTERVAL_S = 900  # of metering time in a period
+
+
+class NoEvents(EventLog):
+    """For a machine whose seed is its bug report: nothing is kept."""
+
+    __slots__ = ()
+
+    def add(self, *_: Any) -> None:
+        """Forget an event."""
+
+    def add_arrival(self, *_: Any) -> None:
+        """Forget an arrival."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +104,21 @@ class Gateway:
             if record.included and record.round in self.contributed:  # an account that began anew knows no older ones
                 self.account = self.contributed[record.round][1]
             return
-        self.last = resume_after(Resume(), record)
+        self.last = Resume(record.round, record.attempt, record.progress, settled=False)
         mine = self.in_rounds()
         if mine is not None and record.progress is Progress.SERVED:
             self.attendance = mine.served(record.round).attendance
         elif mine is not None:
             self.attendance = mine.entered(record.round, is_return=record.is_return).attendance
             self.returns += [record.round] * record.is_return
+
+    def contribute(self, round_: int, register_wh: int, more: Sequence[int]) -> Words:
+        """Its contribution for a round, made durable: one gateway, what its account moves, and more words."""
+        moved, account = contribute(self.account, register_wh, round_, length_s=1)
+        vector = np.array([1, moved, *more], dtype=np.uint64)
+        self.contributed[round_] = vector, account
+        self.given[round_] = Given(vector, account, len(self.zeros_wh) - 1)
+        return vector
 
     def review(self, ended: Mapping[int, Ended], register_wh: int, round_: int) -> bool:
         """

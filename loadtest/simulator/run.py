@@ -75,7 +75,7 @@ def play(seed: int, scenario: Scenario) -> Played:
     is_head = is_adaptive or scenario.liar == "head"
     liar = Liar(corrupt, is_adaptive=is_adaptive, is_colluding=is_colluding) if is_head else None
     lying = _lying_members(suite, seed, scenario) if scenario.liar == "member" else []
-    world = World(suite, ring_size(scenario), seed, scenario.faults, liar, lying)
+    world = World(suite, ring_size(scenario), seed, scenario.faults, liar, lying, keeps_events=False)
     world.start()
     healing = HEALING_ROUNDS + (VOIDS_MAX if lying else 0)
     troubled = max(1, scenario.rounds - healing)

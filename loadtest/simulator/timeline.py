@@ -42,9 +42,10 @@ class Timeline:
 
     def send(self, source: str, target: str, deliver: Callable[[], None]) -> None:
         """Run `deliver` when a message from one place has come to the other: once, more often, or never."""
-        clog_s = self._clogged.get((source, target), 0.0)
+        sent_s = max(self.now_s, self._clogged.get((source, target), 0.0)) if self._clogged else self.now_s
         for delay_s in self.faults.deliveries(self.random):
-            self.at(max(self.now_s, clog_s) + delay_s, deliver)
+            self._sequence += 1
+            heapq.heappush(self._heap, (sent_s + delay_s, self._sequence, deliver))
 
     def clog(self, source: str, target: str, seconds: float) -> None:
         """Nothing on this way arrives for so long, then all of it at once."""

@@ -12,8 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
-
-import numpy as np
+from typing import TypeVar
 
 from loadtest.harness import RingHarness
 from loadtest.ring import RingSize, another_process, exchange_deals, lay_out, ledger_secrets
@@ -21,13 +20,13 @@ from loadtest.simulator.adversary import Adversary
 from loadtest.simulator.checks import Checks, Tally, Violation
 from loadtest.simulator.exposure import ExposureLog
 from loadtest.simulator.faults import Faults
-from loadtest.simulator.gateway import DiskCopy, Gateway, Given
+from loadtest.simulator.gateway import DiskCopy, Gateway, NoEvents
 from loadtest.simulator.liar import Liar
 from loadtest.simulator.lying_member import LyingMember
 from loadtest.simulator.timeline import Timeline, Transcript
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
-from protocol.dcnet.discipline.carried_energy import EnergyAccount, contribute
+from protocol.dcnet.discipline.carried_energy import EnergyAccount
 from protocol.dcnet.discipline.returns import Attendance
 from protocol.dcnet.machines.effects import (
     Attempted,
@@ -45,6 +44,7 @@ from protocol.dcnet.machines.member import Member
 from protocol.dcnet.setup.rings import Timing
 from protocol.errors import RemoteProtocolError
 
+M = TypeVar("M", Member, Head, RoundLedger)
 PERIOD_S = 10.0
 _COPIED = 0.2  # gateways whose disk is copied in a round, where copies come back
 _CONNECT_S = 0.05  # between attempts to reach a head that does not listen yet
@@ -55,15 +55,16 @@ class World(Timeline, RingHarness):
 
     def __init__(
         self, suite: Suite, size: RingSize, seed: int, faults: Faults, liar: Liar | None = None,
-        lying_members: Sequence[LyingMember] = (), *, counts_returns: bool = False,
+        lying_members: Sequence[LyingMember] = (), *, counts_returns: bool = False, keeps_events: bool = True,
     ) -> None:  # fmt: skip
-        """With `counts_returns` members keep to their tokens; many faults at once then leave few of them in."""
+        """With `counts_returns` members keep to their tokens, of which many faults leave few; see `_made`."""
         super().__init__(seed, faults)
         self.liar = liar
         self.lying_members = {each.position: each for each in lying_members}
         self.tally = Tally()
         self.transcript = Transcript()
         self._suite = suite
+        self._keeps_events = keeps_events
         self.size = size.n
         self._seed = hashlib.sha256(f"ring {seed}".encode()).digest()
         self.view, secrets = lay_out(suite, size, self._seed, Timing.spread(1.0, PERIOD_S))
@@ -74,9 +75,10 @@ class World(Timeline, RingHarness):
         self.gateways = [Gateway(index, index, each) for index, each in enumerate(secrets)]
         self.processes = list(self.gateways)  # by address: the gateways, and copies of their disks that run beside them
         self._positions = list(range(size.n))  # of each of them
+        self._of_gateway = [[each] for each in self.gateways]  # of each gateway all processes
         self._is_colluding = liar is not None and liar.is_colluding
         self._book_secrets = ledger_secrets(suite, self._seed)
-        self.ledger = RoundLedger(suite, self.view, self._book_secrets, 0.0, deals=self.deals)
+        self.ledger = self._made(RoundLedger(suite, self.view, self._book_secrets, 0.0, deals=self.deals))
         self.register_wh = [self.random.randrange(10**9) for _ in secrets]
         for gateway in self.gateways:
             first_wh = self.register_wh[gateway.index]
@@ -85,8 +87,7 @@ class World(Timeline, RingHarness):
             if counts_returns:
                 gateway.attendance = Attendance.first(0, is_key_new=True)
         self.checks = Checks(self.view, self.gateways, self.tally, liar, liars)
-        self._appointed = -1
-        self._has_old_disks = faults.rollback > 0
+        self._appointed, self._has_old_disks = -1, faults.rollback > 0
 
     def at_life(self, gateway: Gateway, when_s: float, action: Callable[[], None]) -> None:
         """Run `action` at a time, unless the gateway has crashed by then."""
@@ -116,10 +117,14 @@ class World(Timeline, RingHarness):
     def restart_ledger(self) -> None:
         """The coordinator comes back: what ended has ended, and terms go on a turn of the ring later."""
         term = max((each.term for each in self.checks.ended.values()), default=0) + self.view.size
-        self.ledger = RoundLedger(
-            self._suite, self.view, self._book_secrets, self.now_s, self.checks.ended, term, self.deals
-        )
+        known = self.checks.ended, term, self.deals
+        self.ledger = self._made(RoundLedger(self._suite, self.view, self._book_secrets, self.now_s, *known))
         self.from_ledger(self.ledger.start())
+
+    def _made(self, machine: M) -> M:
+        if not self._keeps_events:  # the seed is the bug report
+            machine.events = NoEvents(machine.events.position, machine.events.start)
+        return machine
 
     # --- gateways --------------------------------------------------------------------------------------------------
 
@@ -133,8 +138,8 @@ class World(Timeline, RingHarness):
         masks = MaskSchedule(self._suite, view, gateway.secrets, nonce=own)
         first_round = 0 if is_first else max(0, view.timing.round_at(self.now_s) + 1)
         gateway.is_reviewed, gateway.started_round = is_first or not self._has_old_disks, first_round - 1
-        attendance = gateway.in_rounds()
-        gateway.member = Member(self._suite, view, gateway.secrets, masks, gateway.last, first_round, attendance)
+        past = gateway.last, first_round, gateway.in_rounds()
+        gateway.member = self._made(Member(self._suite, view, gateway.secrets, masks, *past))
         if self._appointed >= 0:
             self.from_member(gateway.address, gateway.member.appointed(self._appointed, self.now_s))
             if self.view.head_of(self._appointed) == gateway.address:
@@ -153,6 +158,7 @@ class World(Timeline, RingHarness):
         copy.zeros_wh = list(original.zeros_wh)
         self.processes.append(copy)
         self._positions.append(original.index)
+        self._of_gateway[original.index].append(copy)
         self.tally.copies += 1
         self._boot(copy)
 
@@ -192,11 +198,11 @@ class World(Timeline, RingHarness):
         secrets = gateway.secrets
         commitments = {d: c for d in secrets.dealers if (c := secrets.commitments_of(d)) is not None}
         adaptive = self.liar is not None and self.liar.is_adaptive and gateway.index in self.liar.corrupt
-        gateway.head = (
-            Adversary(self.view, term, self.now_s, self.random, self._positions)
-            if adaptive
-            else Head(self._suite, self.view, term, self.now_s, commitments, *member.next_attempt, member.incarnation)
-        )
+        if adaptive:
+            gateway.head = Adversary(self.view, term, self.now_s, self.random, self._positions)
+        else:
+            known = commitments, *member.next_attempt, member.incarnation
+            gateway.head = self._made(Head(self._suite, self.view, term, self.now_s, *known))
         gateway.head_term = term
         if isinstance(gateway.head, Head):
             gateway.head.leave_out(gateway.excluded, self.now_s)
@@ -233,11 +239,8 @@ class World(Timeline, RingHarness):
         register = self.register_wh[gateway.index]
         if not gateway.review(self.checks.ended, register, int(self.now_s / PERIOD_S)):
             return
-        moved, account = contribute(gateway.account, register, round_, length_s=1)
-        words = [1, moved, self.random.randrange(2**64), self.random.randrange(2**64)]
-        vector = np.array(words[: self.view.word_count], dtype=np.uint64)
-        gateway.contributed[round_] = vector, account
-        gateway.given[round_] = Given(vector, account, len(gateway.zeros_wh) - 1)
+        more = self.random.randrange(2**64), self.random.randrange(2**64)
+        vector = gateway.contribute(round_, register, more[: self.view.word_count - 2])
         try:
             self.from_member(gateway.address, member.offer(round_, vector, self.now_s, (), gateway.in_rounds()))
         except RemoteProtocolError:
@@ -285,9 +288,7 @@ class World(Timeline, RingHarness):
         self.transcript.note(gateway.address, message)
         self.exposure.sent(gateway.address, message, member)
         term = member.term
-        target = self.gateways[self.view.head_of(term)]
-
-        sent_s = self.now_s
+        target, sent_s = self.gateways[self.view.head_of(term)], self.now_s
 
         def deliver() -> None:
             if target.head_term < term and target.member is not None and self.now_s < sent_s + PERIOD_S:
@@ -368,9 +369,8 @@ class World(Timeline, RingHarness):
         """Over the network, to every process of a gateway; one that colludes appoints its own head for good."""
         if isinstance(message, wire.Appoint) and self._is_colluding and message.term > self._appointed >= 0:
             return
-        for process in self.processes:
-            if process.index == target:
-                self._from_coordinator(process, message)
+        for process in self._of_gateway[target]:
+            self._from_coordinator(process, message)
 
     def _from_coordinator(self, gateway: Gateway, message: wire.Message) -> None:
         def deliver() -> None:

@@ -34,6 +34,7 @@ _counter_mode = lru_cache(maxsize=16)(modes.CTR)  # all pairs of a ring begin at
 
 
 _length = struct.Struct("<Q").pack
+_LENGTHS = [_length(size) for size in range(1 << 8)]  # of nearly all parts
 
 
 @lru_cache(maxsize=256)
@@ -45,7 +46,8 @@ def digest(purpose: str, *parts: bytes) -> bytes:
     """SHA-256 over the purpose and the length-prefixed parts: no two lists of parts hash alike."""
     pieces = [_prefix(purpose)]
     for part in parts:
-        pieces += _length(len(part)), part
+        size = len(part)
+        pieces += _LENGTHS[size] if size < len(_LENGTHS) else _length(size), part
     return hashlib.sha256(b"".join(pieces)).digest()
 
 
@@ -57,7 +59,16 @@ def _bare(purpose: str) -> bytes:
 
 def derive(key: bytes, purpose: str, *parts: bytes, size: int = 32) -> bytes:
     """HKDF-Expand (RFC 5869) of a uniform key for one purpose."""
-    info = digest(purpose, *parts) if parts else _bare(purpose)
+    return derive_for(key, info_of(purpose, *parts), size)
+
+
+def info_of(purpose: str, *parts: bytes) -> bytes:
+    """What `derive` gives HKDF-Expand as its info, for who derives many keys for one."""
+    return digest(purpose, *parts) if parts else _bare(purpose)
+
+
+def derive_for(key: bytes, info: bytes, size: int = 32) -> bytes:
+    """As `derive`, with `info_of` a purpose."""
     if size == 32:  # one block, HMAC(key, info ‖ 1), which is all but a few of the keys: a third of the time
         state = hmac.HMAC(key, _SHA256)
         state.update(info + b"\x01")

@@ -62,17 +62,14 @@ class Attempt:
     seeds: dict[int, bytes] = field(default_factory=dict)
     wrong_seeds: dict[int, bytes] = field(default_factory=dict)
     recoveries: dict[int, Recovery] = field(default_factory=dict)
+    context: AttemptContext = field(init=False)  # what its members' statements are about
     without_share: int = field(init=False)
     unconfirmed: int = 0
     revealed: int = 0
 
     def __post_init__(self) -> None:
+        self.context = AttemptContext(self.round, self.attempt, self.term, self.expected, self.terms.digest)
         self.without_share = self.expected
-
-    @property
-    def context(self) -> AttemptContext:
-        """What its members' statements are about."""
-        return AttemptContext(self.round, self.attempt, self.term, self.expected, self.terms.digest)
 
     def lacks(self, position: int) -> bool:
         """Whether a member of E has sent no share yet."""
@@ -112,19 +109,21 @@ class Attempt:
 
     def confirmations(self, view: RingView) -> list[HeadEffect]:
         """CONFIRMED to each that confirmed: the MACs that its neighbours made for it."""
-        macs = {maker: self._macs_by_target(view, maker) for maker in self.confirms}
+        macs: dict[int, list[bytes]] = {i: [] for i in positions_of(self.roster)}
+        for maker in positions_of(self.confirmed):  # rising, as CONFIRMED has them
+            made = self.confirms[maker].macs
+            for start, i in zip(range(0, len(made), MAC_SIZE), self._neighbours(view, maker), strict=True):
+                macs[i].append(made[start : start + MAC_SIZE])
         out: list[HeadEffect] = []
         for i in self.confirms:
-            makers = view.neighbourhoods[i] & self.confirmed
-            joined = b"".join(macs[other][i] for other in positions_of(makers))
-            message = wire.Confirmed(view.epoch, view.ring, self.round, self.attempt, view.to_wire(makers), joined)
+            makers = view.to_wire(view.neighbourhoods[i] & self.confirmed)
+            message = wire.Confirmed(view.epoch, view.ring, self.round, self.attempt, makers, b"".join(macs[i]))
             out.append(ToMember(i, message))
         return out
 
-    def _macs_by_target(self, view: RingView, maker: int) -> dict[int, bytes]:
-        macs = self.confirms[maker].macs
-        others = positions_of(view.neighbourhoods[maker] & self.roster)
-        return {other: macs[MAC_SIZE * i : MAC_SIZE * (i + 1)] for i, other in enumerate(others)}
+    def _neighbours(self, view: RingView, position: int) -> list[int]:
+        """Those of a member in U."""
+        return positions_of(view.neighbourhoods[position] & self.roster)
 
     def take_seed(self, position: int, seed: bytes) -> bool:
         """Take a revealed seed; False for the first of a member that is not what its share was bound to."""

@@ -8,10 +8,10 @@ may ask.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
 
+from protocol.records import record
 from protocol.wire import Message, Outcome, Result, RingMessage, TwoResults
 
 R_co = TypeVar("R_co", covariant=True)
@@ -33,7 +33,7 @@ class Progress(IntEnum):
     SERVED = 2
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Attempted:
     """A member's durable record: it shared in, or served, an attempt; `is_return`: for a token (discipline.returns)."""
 
@@ -43,7 +43,7 @@ class Attempted:
     is_return: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Settled:
     """A member's durable record: the ledger has spoken; `included` says whether its contribution is in the total."""
 
@@ -51,7 +51,7 @@ class Settled:
     included: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EpochRefused:
     """A member's durable record: it leaves an epoch in which the ledger signed two ends of one round, for good."""
 
@@ -65,7 +65,7 @@ class EpochRefused:
         return TwoResults(self.first.epoch, self.first.ring, self.first.round, *ends)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ended:
     """A round's end.  `total` is empty for a void round; words are unsigned."""
 
@@ -84,7 +84,7 @@ class Ended:
     ended_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RoundEnded:
     """
     The ledger's durable record: where it cannot be made durable the round has not ended.
@@ -96,21 +96,21 @@ class RoundEnded:
     commitments: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Persist(Generic[R_co]):
     """Make the record durable before anything that follows."""
 
     record: R_co
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ToHead:
     """Send to the ring's head (which may be ourselves)."""
 
     message: RingMessage
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ToMember(Generic[M_co]):
     """Send to the member at `position`."""
 
@@ -118,21 +118,21 @@ class ToMember(Generic[M_co]):
     message: M_co
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ToRing:
     """Send to every member of the ring."""
 
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ToCoordinator:
     """Send to the coordinator."""
 
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReportMisbehaviour:
     """For the operator: the member at `position` was proved to misbehave in `round`; `reporter` handed in evidence."""
 
@@ -142,7 +142,7 @@ class ReportMisbehaviour:
     misbehaviour: Misbehaviour
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Note:
     """Something worth counting: a name fit for a metric label, and how long it took where that means something."""
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum, StrEnum
-from operator import attrgetter
 from struct import Struct
 from typing import Any
 
@@ -30,6 +29,7 @@ from protocol.dcnet.machines.effects import (
     RoundEnded,
     Settled,
 )
+from protocol.wire.registry import values_of
 
 VERSION = 1
 _INQUIRIES = frozenset({wire.Inquiry, wire.DisputedPair, wire.DisputedDeal, wire.PresenceRequest, wire.LeftOut})
@@ -76,14 +76,8 @@ def _public(kind: type[wire.Message]) -> tuple[str, ...]:
 _FIELDS = {code: _public(kind) for code, kind in wire.TABLE.items()} | _LOCAL_FIELDS
 
 
-def _reader(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
-    if len(names) < 2:
-        return lambda message: tuple(getattr(message, name) for name in names)
-    read: Callable[[Any], tuple[Any, ...]] = attrgetter(*names)
-    return read
-
-
-_READ = {kind: _reader(_FIELDS[code]) for kind, code in _CODES.items()}
+_READ = {kind: values_of(_FIELDS[code]) for kind, code in _CODES.items()}
+_UNTOLD = Note, ReportMisbehaviour
 
 
 def name_of(code: int) -> str:
@@ -186,7 +180,7 @@ def _summary(effects: Sequence[Effect]) -> list[tuple[int, tuple[Any, ...]]]:
     """The effects in short: of messages of one kind in a row the first, notes and inquiries not at all."""
     out: list[tuple[int, tuple[Any, ...]]] = []
     for each in effects:
-        if isinstance(each, Note | ReportMisbehaviour):
+        if isinstance(each, _UNTOLD):
             continue
         if isinstance(each, Persist):
             record = each.record

@@ -33,7 +33,6 @@ _NEVER = float("inf")
 _EVENTS_PER_MEMBER = 8  # two or three rounds
 _RECONNECT_FRACTION = 1 / 16  # of the wait for shares: what a link that broke gets to come back
 
-
 # Names, as the member's.
 _HANDLERS: dict[type[wire.RingMessage], str] = {
     wire.MaskedInput: "_on_share",
@@ -42,6 +41,7 @@ _HANDLERS: dict[type[wire.RingMessage], str] = {
     wire.Partial: "_on_partial",
 }
 
+_OF_ATTEMPT = wire.MaskedInput, wire.Confirm, wire.Reveal, wire.Partial
 _NO_ATTEMPT = Attempt(round=-1, attempt=-1, term=-1, expected=0, opened_s=0.0)
 
 
@@ -89,7 +89,7 @@ class Head(Machine[State, HeadEffect]):
         kind, attempt = type(message), self.current
         if isinstance(message, wire.Ready):
             return self._apply(kind, message, now_s, position, self._on_ready, position, message, now_s)
-        if not isinstance(message, wire.MaskedInput | wire.Confirm | wire.Reveal | wire.Partial):
+        if not isinstance(message, _OF_ATTEMPT):
             raise RemoteProtocolError("message_not_allowed", f"{kind.__name__} is not for heads")
         is_current = message.round == attempt.round and message.attempt == attempt.attempt
         if not is_current or (self.state, kind) not in TRANSITIONS:

@@ -322,7 +322,7 @@ class Member(Machine[State, MemberEffect]):
                 raise RemoteProtocolError("second_roster", "another roster for an attempt that is confirmed")
             return []
         self._place.check_members(roster, self.current.expected, "roster")
-        self.current = replace(self.current, roster=roster)
+        self.current = self.current.confirmed(roster)
         self.state = State.CONFIRMED
         return [ToHead(self.current.confirm(self._place))]
 
@@ -371,7 +371,7 @@ class Member(Machine[State, MemberEffect]):
         if message.round == current.round or (message.round > current.round and self.state is State.WAITING):
             if message.outcome == wire.Outcome.VOID:  # we helped, and it did not open: did a dealer cheat?
                 out += current.bad_deals(self._place)
-            self.current = replace(current, round=message.round, helped=0)
+            self.current = current.ended(message.round)
             self.state, self._round_closed = State.WAITING, True
             if self._pending_open is not None and self._pending_open.round <= message.round:
                 self._pending_open = None

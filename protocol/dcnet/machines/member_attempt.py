@@ -7,7 +7,7 @@ What may be said, and when, is the member's (`member`); here is how a message is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from protocol import wire
@@ -22,6 +22,7 @@ from protocol.dcnet.setup.secrets import PairKeys, mask_label
 from protocol.dcnet.setup.statements import AttemptContext, text_of_confirm, text_of_input
 from protocol.dcnet.setup.terms import NO_TERMS, RoundTerms
 from protocol.errors import RemoteProtocolError
+from protocol.records import record
 
 
 class Secrets(Protocol):
@@ -120,7 +121,7 @@ class SelfMasks:
         return taken
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MemberAttempt:
     """
     The newest attempt that the member took part in; sets of positions are bitmaps.
@@ -155,12 +156,22 @@ class MemberAttempt:
             masks = place.masks.blindings(self.round, self.attempt, self.expected)
             own = self_blinding(place.suite, self.seed, len(values))
             blinding_vector = encode_blinding_vector(group, add_blinding_vectors(group, tuple(blindings), masks, own))
-        unsigned = wire.MaskedInput(
+        said = (
             view.epoch, view.ring, self.round, self.attempt, masked.tobytes(), seed_commitment(self.seed),
-            secrets.salt(self.round, self.attempt), commitments, blinding_vector, b"",
+            secrets.salt(self.round, self.attempt), commitments, blinding_vector,
         )  # fmt: skip
-        text = text_of_input(view, secrets.position, self.context, unsigned)
-        return replace(unsigned, signature=secrets.sign(text))
+        text = text_of_input(view, secrets.position, self.context, wire.MaskedInput(*said, b""))
+        return wire.MaskedInput(*said, secrets.sign(text))
+
+    def confirmed(self, roster: int) -> MemberAttempt:
+        """The same with U."""
+        return MemberAttempt(
+            self.round, self.attempt, self.term, self.expected, roster, self.helped, self.seed, self.terms
+        )
+
+    def ended(self, round_: int) -> MemberAttempt:
+        """What is left of it when this round, its own or a later one, has ended."""
+        return MemberAttempt(round_, self.attempt, self.term, self.expected, self.roster, 0, self.seed, self.terms)
 
     @property
     def context(self) -> AttemptContext:
@@ -173,10 +184,9 @@ class MemberAttempt:
     def confirm(self, place: Place) -> wire.Confirm:
         """MACs over the roster for the neighbours in it, and net words towards those who are gone (rule 2), signed."""
         view, suite = place.view, place.suite
-        text = _mac_text(place.secrets.position, self._digest(view))
-        macs = b"".join(
-            suite.mac(place.secrets.pair(other).confirm, text) for other in positions_of(self.roster & place.neighbours)
-        )
+        text = _MAKERS[place.secrets.position] + self._digest(view)
+        mac, pair = suite.mac, place.secrets.pair
+        macs = b"".join([mac(pair(other).confirm, text) for other in positions_of(self.roster & place.neighbours)])
         # Rule 2: only words towards members outside the one roster we confirmed, and only their net sum.
         gone = place.neighbours & self.expected & ~self.roster
         dropped, blinding_vector = b"", b""
@@ -184,9 +194,9 @@ class MemberAttempt:
             dropped = place.masks.words(self.round, self.attempt, gone).tobytes()
             blindings = place.masks.blindings(self.round, self.attempt, gone)
             blinding_vector = encode_blinding_vector(suite.group, blindings)
-        unsigned = wire.Confirm(view.epoch, view.ring, self.round, self.attempt, macs, dropped, blinding_vector, b"")
-        text = text_of_confirm(view, place.secrets.position, self.context, self.roster, unsigned)
-        return replace(unsigned, signature=place.secrets.sign(text))
+        said = view.epoch, view.ring, self.round, self.attempt, macs, dropped, blinding_vector
+        text = text_of_confirm(view, place.secrets.position, self.context, self.roster, wire.Confirm(*said, b""))
+        return wire.Confirm(*said, place.secrets.sign(text))
 
     def help(self, place: Place, asked: int) -> list[MemberEffect]:
         """Our parts of the masks of the silent members `asked`, a bitmap: what a lying dealer dealt is reported."""
@@ -212,13 +222,12 @@ class MemberAttempt:
         if makers & ~(place.neighbours & self.roster) or len(message.macs) != MAC_SIZE * makers.bit_count():
             raise RemoteProtocolError("bad_confirmations", "expected a MAC from each named neighbour in the roster")
         digest, mac, pair = self._digest(place.view), place.suite.mac, place.secrets.pair
-        ours = [mac(pair(other).confirm, _mac_text(other, digest)) for other in positions_of(makers)]
+        ours = [mac(pair(other).confirm, _MAKERS[other] + digest) for other in positions_of(makers)]
         if mac_equal(b"".join(ours), message.macs):  # as it is, but for a lie
             return len(ours)
         theirs = (message.macs[MAC_SIZE * index : MAC_SIZE * (index + 1)] for index in range(len(ours)))
         return sum(map(mac_equal, ours, theirs))
 
 
-def _mac_text(maker: int, digest: bytes) -> bytes:
-    """A MAC names its maker, or a neighbour's own MAC could be handed back to it."""
-    return maker.to_bytes(8, "little") + digest
+# A MAC names its maker before the digest, or a neighbour's own MAC could be handed back to it.
+_MAKERS = [position.to_bytes(8, "little") for position in range(wire.MAX_RING)]

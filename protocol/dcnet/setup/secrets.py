@@ -12,14 +12,21 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from protocol import wire
 from protocol.dcnet.crypto import prf, shamir
 from protocol.dcnet.crypto.pair_opening import PairContext
-from protocol.dcnet.crypto.suite import Suite, derive, digest
+from protocol.dcnet.crypto.suite import Suite, derive, derive_for, digest, info_of
 from protocol.dcnet.setup.rings import RingView, positions_of
 from protocol.dcnet.setup.statements import deal_text
 from protocol.errors import LocalProtocolError, RemoteProtocolError
+
+
+@lru_cache(maxsize=4096)
+def _pair_info(purpose: str, low: int, high: int) -> bytes:
+    """It is public, and the same in every ring of a process that serves many gateways."""
+    return info_of(purpose, struct.pack("<QQ", low, high))
 
 
 class PairKeys:
@@ -38,7 +45,7 @@ class PairKeys:
         self.confirm = self._derive("pair-confirm")
 
     def _derive(self, purpose: str) -> bytes:
-        return derive(self._secret, purpose, struct.pack("<QQ", self._low, self._high))
+        return derive_for(self._secret, _pair_info(purpose, self._low, self._high))
 
     @property
     def mask(self) -> bytes:

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from protocol import wire
 from protocol.dcnet.crypto.suite import digest
 from protocol.dcnet.setup.rings import RingView
+from protocol.records import record
 
 SIGNATURE_SIZE = 64
 ATTESTATION_SIZE = 32 + 32 + SIGNATURE_SIZE
@@ -29,7 +29,7 @@ _NO_BLINDING = digest("masked-blinding", b"")
 _NONE_DROPPED = digest("dropped-words", b"", b"")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AttemptContext:
     """Which attempt a statement is about: E is a bitmap, `terms` the digest of what the OPEN fixed beside it (D)."""
 
