@@ -7,7 +7,8 @@ the recovery of whoever it likes, and then tries the next attempt with other par
 it could open with all it was given is the exposure's business.
 
 Where a gateway runs in several copies of its store it has a link to each, and tells every other process which of them
-to take for the gateway: once it has told one another copy, that one takes the earlier copy no more.
+to take for the gateway: once it has told one another copy, that one takes the earlier copy no more.  Now and
+then it tries that all the same, or says a nonce that no copy has.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from protocol.dcnet.crypto.suite import MAC_SIZE
 from protocol.dcnet.machines.effects import HeadEffect, ToMember
 from protocol.dcnet.machines.history import History
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
+from protocol.dcnet.setup.statements import SIGNATURE_SIZE
 
 Parties = dict[int, int]  # member -> the roster it is shown
 Plan = Callable[[RingView, int, Random], Parties]
 
 _CAMPS = 0.3  # rounds in which a part of the circle is told to take other copies for their gateways
+_FORGERIES = 0.1  # attempts in which a process is told a nonce that it must not take, which costs its share in it
 
 
 def _few(view: RingView, present: int, random: Random) -> Parties:
@@ -78,6 +81,7 @@ class Adversary:
         self._positions = positions
         self._nonces: dict[int, tuple[bytes, bytes]] = {}  # of each process that is there, with its signature
         self._taken: dict[tuple[int, int], int] = {}  # by (process, position): which it was told to take for a gateway
+        self._left: dict[tuple[int, int], set[int]] = {}  # those before it
         self._camp = 0  # positions that are told, in this round, what follows, by position
         self._camp_takes: dict[int, int] = {}
         self._history = History(view)
@@ -159,6 +163,8 @@ class Adversary:
         self._shared.clear()
         expected = bitmap([self._positions[process] for process in self._nonces])
         self._tables = {process: self._table(process, expected) for process in self._nonces}
+        if self._tables and self._random.random() < _FORGERIES:
+            self._forge(self._random.choice(sorted(self._tables)), expected)
         return [ToMember(process, self._opening(expected, table)) for process, table in self._tables.items()]
 
     def _draw_camp(self) -> None:
@@ -177,11 +183,26 @@ class Adversary:
             taken = process if process in there else self._taken.get((process, position), there[0])
             if process not in there and self._camp >> self._positions[process] & 1:
                 taken = self._camp_takes.setdefault(position, self._random.choice(there))
+            if self._taken.setdefault((process, position), taken) != taken:
+                self._left.setdefault((process, position), set()).add(self._taken[process, position])
             self._taken[process, position] = taken
             nonce, signature = self._nonces[taken]
             if nonce != self.view.members[position].nonce:
                 out.append((position, nonce, signature))
         return tuple(out)
+
+    def _forge(self, process: int, expected: int) -> None:
+        """Tell a process of one other member a nonce that it has replaced before, or that no process has."""
+        others = expected & ~(1 << self._positions[process])
+        left = {position: self._left.get((process, position), set()) for position in positions_of(others)}
+        again = [position for position, each in left.items() if each]
+        position = self._random.choice(again or positions_of(others) or [self._positions[process]])
+        forged = self._random.randbytes(wire.NONCE_SIZE), self._random.randbytes(SIGNATURE_SIZE)
+        nonce, signature = self._nonces[min(left[position])] if again and self._random.random() < 0.5 else forged
+        table = [each for each in self._tables[process] if each[0] != position]
+        if nonce != self.view.members[position].nonce:
+            table.append((position, nonce, signature))
+        self._tables[process] = tuple(sorted(table))
 
     def _opening(self, expected: int, table: tuple[tuple[int, bytes, bytes], ...]) -> wire.Open:
         changed, nonces, signatures = zip(*table, strict=True) if table else ((), (), ())

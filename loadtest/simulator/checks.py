@@ -14,6 +14,7 @@ from protocol import wire
 from protocol.dcnet.discipline.carried_energy import EnergyAccount
 from protocol.dcnet.discipline.returns import REFILL_S, TOKENS_MAX
 from protocol.dcnet.machines.effects import Ended, ReportMisbehaviour
+from protocol.dcnet.machines.incarnations import NONCES_MAX, Incarnation
 from protocol.dcnet.setup.rings import RingView, bitmap
 from protocol.dcnet.setup.schema import WORD_MODULUS
 
@@ -46,6 +47,9 @@ class Checks:
         self.ended: dict[int, Ended] = {}
         self.named: set[int] = set()
         self._masked: set[tuple[int, bytes, int, int]] = set()
+        self._processes: set[tuple[int, bytes]] = set()  # position and nonce of all that were ever started
+        self._nonces: dict[tuple[int, bytes], list[bytes]] = {}  # that each masked with last, by position
+        self._replaced: dict[tuple[int, bytes, int], list[bytes]] = {}  # those that each had of a position before
         self._view = view
         self._gateways = gateways
         self._tally = tally
@@ -93,12 +97,36 @@ class Checks:
                             f"gateway {gateway.index} came back {count} times from round {since} to {until}"
                         )
 
-    def masked(self, position: int, nonce: bytes, round_: int, attempt: int) -> None:
-        """No process of a gateway masks one attempt twice."""
-        pad = position, nonce, round_, attempt
+    def started(self, position: int, nonce: bytes) -> None:
+        """A process of a gateway is there, with its nonce."""
+        self._processes.add((position, nonce))
+
+    def masked(self, position: int, known: Incarnation, round_: int, attempt: int) -> None:
+        """No process of a gateway masks one attempt twice, and each masks with nonces that it may take."""
+        pad = position, known.nonce, round_, attempt
         if pad in self._masked:
             raise Violation(f"a process of member {position} used its masks of round {round_} attempt {attempt} twice")
         self._masked.add(pad)
+        process, before = (position, known.nonce), self._nonces.get((position, known.nonce))
+        if before == known.newest:
+            return
+        self._nonces[process] = known.newest.copy()
+        for other, nonce in enumerate(known.newest):
+            if before is None or before[other] != nonce:
+                self._taken(process, other, nonce, None if before is None else before[other])
+
+    def _taken(self, process: tuple[int, bytes], other: int, nonce: bytes, before: bytes | None) -> None:
+        """A nonce is of a process that there was, none comes back, and there are `NONCES_MAX` at most."""
+        replaced = self._replaced.setdefault((*process, other), [])
+        if before is not None:
+            replaced.append(before)
+        of = f"member {process[0]} masked with a nonce of member {other}"
+        if (other, nonce) not in self._processes:
+            raise Violation(f"{of} that no process of it has")
+        if nonce in replaced:
+            raise Violation(f"{of} that it had replaced before")
+        if len(replaced) >= NONCES_MAX:
+            raise Violation(f"{of} after {len(replaced)} others")
 
     def one_history(self) -> None:
         """Members that know as many ends know the same."""

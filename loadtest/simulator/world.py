@@ -129,13 +129,13 @@ class World(Timeline, RingHarness):
     # --- gateways --------------------------------------------------------------------------------------------------
 
     def _boot(self, gateway: Gateway) -> None:
-        gateway.life += 1
+        view, gateway.life = self.view, gateway.life + 1
         gateway.head, gateway.head_term = None, -1
-        view = self.view
         is_first = gateway.processes == 0
         own = b"" if is_first else self.random.randbytes(wire.NONCE_SIZE)
         gateway.processes += 1
         masks = MaskSchedule(self._suite, view, gateway.secrets, nonce=own)
+        self.checks.started(gateway.index, masks.incarnation.nonce)
         first_round = 0 if is_first else max(0, view.timing.round_at(self.now_s) + 1)
         gateway.is_reviewed, gateway.started_round = is_first or not self._has_old_disks, first_round - 1
         past = gateway.last, first_round, gateway.in_rounds()
@@ -284,7 +284,7 @@ class World(Timeline, RingHarness):
                 return
             message = twisted
         if isinstance(message, wire.MaskedInput):
-            self.checks.masked(gateway.index, member.incarnation.nonce, message.round, message.attempt)
+            self.checks.masked(gateway.index, member.incarnation, message.round, message.attempt)
         self.transcript.note(gateway.address, message)
         self.exposure.sent(gateway.address, message, member)
         term = member.term

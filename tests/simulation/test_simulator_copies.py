@@ -9,10 +9,12 @@ from loadtest.ring import RingSize, lay_out
 from loadtest.simulator import run
 from loadtest.simulator.checks import Violation
 from loadtest.simulator.exposure import ExposureLog, PrivacyBroken, Process, _pair, _Share
+from loadtest.simulator.faults import CALM
 from loadtest.simulator.gateway import Gateway
 from loadtest.simulator.run import Scenario, play
 from loadtest.simulator.suite import CheapSuite
 from loadtest.simulator.world import World
+from protocol.dcnet.machines.incarnations import NONCES_MAX, Incarnation, NonceTable
 from protocol.dcnet.machines.member_attempt import Place
 from protocol.dcnet.setup.rings import bitmap
 
@@ -42,6 +44,34 @@ def test_copies_that_have_their_gateways_nonces_are_caught(monkeypatch: pytest.M
     monkeypatch.setattr(World, "_boot", with_the_first_nonce)
     with pytest.raises(Violation, match="used its masks of round"):
         [play(seed, COPIES) for seed in range(12)]
+
+
+def test_members_that_take_any_nonce_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NonceTable, "check", lambda *_: None)
+    seen = [_broken(seed) for seed in range(12)]
+    for broken in ("that it had replaced before", "that no process of it has"):
+        assert any(broken in (each or "") for each in seen), seen
+
+
+def _broken(seed: int) -> str | None:
+    try:
+        play(seed, COPIES)
+    except Violation as violation:
+        return str(violation)
+    return None
+
+
+def test_a_nonce_after_too_many_others_is_seen() -> None:
+    world = World(CheapSuite(), run.ring_size(COPIES), 1, CALM)
+    known = Incarnation(CheapSuite(), world.view, 0, world.view.members[0].nonce)
+    for position, member in enumerate(world.view.members):
+        world.checks.started(position, member.nonce)
+    for count in range(NONCES_MAX):
+        world.checks.masked(0, known, 0, count)
+        known.newest[1] = count.to_bytes(16, "little")
+        world.checks.started(1, known.newest[1])
+    with pytest.raises(Violation, match=f"after {NONCES_MAX} others"):
+        world.checks.masked(0, known, 1, 0)
 
 
 def test_copies_in_a_ring_without_thresholds_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
