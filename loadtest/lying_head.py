@@ -171,7 +171,7 @@ class LyingHead(MemberHarness):
 
     def confirmed(
         self, makers: Iterable[int] | None = None, roster: Collection[int] | None = None,
-        expected: Collection[int] | None = None, *, attempt: int = 0, round_: int = 0,
+        expected: Collection[int] | None = None, *, attempt: int = 0, round_: int = 0, term: int | None = None,
         macs: dict[int, bytes] | None = None,
     ) -> wire.Confirmed:  # fmt: skip
         """CONFIRMED with genuine MACs of `makers` (default: all neighbours in U), but for those given in `macs`."""
@@ -181,7 +181,7 @@ class LyingHead(MemberHarness):
         other = macs or {}
         each = [
             other[i] if i in other
-            else self.mac(i, roster=roster, expected=expected, attempt=attempt, round_=round_)
+            else self.mac(i, roster=roster, expected=expected, attempt=attempt, round_=round_, term=term)
             for i in who
         ]  # fmt: skip
         return wire.Confirmed(view.epoch, view.ring, round_, attempt, self._bits(who), b"".join(each))

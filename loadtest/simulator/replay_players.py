@@ -12,6 +12,7 @@ from loadtest.lying_head import LyingHead
 from loadtest.ring import ledger_secrets, make_ring
 from loadtest.signing import sign_confirm, sign_input, sign_nonce
 from loadtest.simulator.event_log_file import Log, ReplayError, Row
+from loadtest.simulator.replay_start import first_whole_round, had_served, term_at
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto import prf
@@ -75,17 +76,17 @@ class MemberPlayer:
         liar.nonces.newest[log.position] = own
         term, settled = None, len(log.start["history"])
         if log.dropped:
-            self.first = _first_whole_round(log.events)
+            self.first = first_whole_round(log.events)
             settled = log.events[self.first]["round"]
             liar.durable = Resume(log.events[self.first]["round"] - 1, 0, settled=True)
-            term = _term_at(log.events[self.first :])
+            term = term_at(log.events[self.first :])
         _fill(liar.masks.incarnation.history, liar.view, log, settled)
         self.machine: Member = Member(
             liar.suite, liar.view, liar.secrets[log.position], liar.masks, liar.durable, first_round,
             _attendance(log.start["attendance"]),
         )  # fmt: skip
         liar.member = self.machine
-        if log.dropped and _had_served(log.events[self.first :], log.position):
+        if log.dropped and had_served(log.events[self.first :]):
             returns = self.machine._returns
             returns.served_round, returns.is_another_process = log.events[self.first]["round"] - 1, False
         if term is not None:
@@ -134,7 +135,9 @@ class MemberPlayer:
                 )
             case "Confirmed":
                 liar.nonces.newest = machine.incarnation.newest.copy()
-                return liar.confirmed(row["makers"], positions_of(current.roster), positions_of(current.expected), **at)
+                liar.served = view.from_wire(current.terms.served)  # an OPEN that was refused may have said another V
+                roster, expected = positions_of(current.roster), positions_of(current.expected)
+                return liar.confirmed(row["makers"], roster, expected, term=current.term, **at)
             case "Result":
                 genuine = liar.result(row["round"], wire.Outcome(row["outcome"]), row["roster"])
                 if row.get("refused") != "forged_result":
@@ -144,47 +147,6 @@ class MemberPlayer:
                 )
             case other:
                 raise ReplayError(f"a member is told no {other}")
-
-
-def _had_served(events: tuple[Row, ...], position: int) -> bool:
-    """Whether the member had served, when the first of the events came, since a round that it knew to have opened."""
-    for row in events:
-        if row["event"] == "Open" and position in row["served"]:
-            return True
-        for each in row.get("effects", ()):
-            if each["effect"] == "Ready":
-                return bool(each["has_served"])
-        is_opened = row["event"] == "Result" and row["outcome"] == wire.Outcome.OPENED
-        if is_opened or any(each["effect"] == "SERVED" for each in row.get("effects", ())):
-            return False
-    return False
-
-
-def _term_at(events: tuple[Row, ...]) -> int | None:
-    """The term of the member's head when the first of the events came, from what it did next; None: it had none."""
-    for row in events:
-        if row["event"] == "APPOINTED":
-            return None
-        said = [row] if row["event"] == "Open" and "refused" not in row else row.get("effects", [])
-        for each in said:
-            if "term" in each:
-                return int(each["term"])
-    return None
-
-
-def _first_whole_round(events: tuple[Row, ...]) -> int:
-    """Where the older events are gone: the first event of a round after the one that the log begins in."""
-    seen: list[int] = []
-    for index, row in enumerate(events):
-        round_ = row.get("round", -1)
-        # Which ends the member had heard of is known where they are all.
-        # An offer that is answered at once had an OPEN before it, and that is gone.
-        begins = row["event"] == "OFFERED" and row["settled"] == round_ and row["after"] == "waiting"
-        if seen and begins and row["before"] == "waiting" and round_ > max(seen):
-            return index
-        if round_ >= 0:
-            seen.append(round_)
-    raise ReplayError("the log holds no whole round; expected one that begins before its round does")
 
 
 class HeadPlayer:

@@ -86,6 +86,18 @@ def test_what_a_member_refused_it_refuses_again() -> None:
     assert [each for each in again if each.differs] == []
 
 
+def test_confirmations_count_again_after_another_heads_opening() -> None:
+    liar = LyingHead(CheapSuite())
+    liar.offer()
+    liar.say(liar.open(), liar.roster())
+    confirmed = liar.confirmed()
+    with suppress(RemoteProtocolError):
+        liar.say(liar.open(term=9, served={1}))
+    liar.member.appointed(1, 0.0)
+    assert [type(each).__name__ for each in liar.say(confirmed)] == ["Reveal"]
+    assert [each for each in steps(liar.member.bug_report()) if each.differs] == []
+
+
 def test_a_lying_members_round_is_given_up_again() -> None:
     liar = LyingMember(5, "share", 2, CheapSuite().group, Random(1))
     documents = logs(world(5, rounds=2, lying_members=[liar]))
