@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo ems lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-cluster acceptance-discipline acceptance-ems acceptance-firmware acceptance-loadtest acceptance-restore acceptance-month acceptance-polling fuzz mutate lock loadtest-scale acceptance-orders image image-trial
+.PHONY: help demo ems lab test coverage lint format docs reference site release release-trial test-python313 broken-requirements bench bench-compare bench-fleet peers simulate exhaustive acceptance-cluster acceptance-discipline acceptance-ems acceptance-firmware acceptance-loadtest acceptance-restore acceptance-month acceptance-polling fuzz mutate lock loadtest-scale acceptance-orders image image-trial
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -171,9 +171,13 @@ fuzz: .venv-fuzz/.ready ## each meter codec on atheris, one after the other (COD
 mutate: .venv-mutation/.ready ## change member, head and ledger in one place at a time: tests notice, or docs/explanation/mutation.toml says why not (MUTATE="--file head.py --sample 200")
 	.venv-mutation/bin/python -m mutation $(MUTATE)
 
+broken-requirements: $(VENV)/.test ## a sample of TR-03109 requirements broken one at a time: the test that shows each fails (five minutes; NAMES=)
+	$(BIN)/python -m tools.broken_requirements $(NAMES)
+
 docs: $(VENV)/.test reference ## what the documentation takes from the code: diagrams, layers, reference pages
 	$(BIN)/python -m loadtest.diagrams --into docs/explanation/protocol.md
 	$(BIN)/python -m tools.layers --into CONTRIBUTING.md
+	$(BIN)/python -m tools.conformance --into docs/reference/conformance.md
 
 reference: $(VENV)/.test ## write docs/reference/{configuration,metrics,rest,cli,messages,han}.md anew
 	$(BIN)/python -m tools.reference

@@ -158,6 +158,10 @@ def test_frames_of_others_and_late_answers_change_nothing() -> None:
     station = connected()
     other = Frame(CLIENT, Address(9), Kind.DISCONNECTED_MODE)
     assert station.receive(other, 0.0) == []
+    station.send(b"question", 0.0)
+    assert station.receive(other, 0.0) == []  # while its own one's answer is awaited
+    assert station.awaiting
+    station = connected()
     assert station.receive(answer(Kind.DISCONNECTED_MODE), 0.0) == []  # nothing was asked
     note = station.receive(answer(Kind.UNNUMBERED_INFORMATION, information=b"x"), 0.0)
     assert note == [Unnumbered(b"x", SERVER)]

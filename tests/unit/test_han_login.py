@@ -109,9 +109,10 @@ def test_the_example_of_rfc_7616_verifies_in_both_algorithms() -> None:
         assert made.judge(parse_answer(header), "POST", "/dir/index.html", verifier) is Verdict.WRONG
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_either_challenge_can_be_answered_and_counts_up(sessions: DigestSessions, which: int) -> None:
+@pytest.mark.parametrize(("which", "algorithm"), [(0, "SHA-256"), (1, "MD5")])
+def test_either_challenge_can_be_answered_and_counts_up(sessions: DigestSessions, which: int, algorithm: str) -> None:
     client = Client(sessions.challenges()[which])
+    assert client.algorithm == algorithm
     assert [judged(sessions, client.answer()) for _ in range(3)] == [Verdict.RIGHT] * 3
     assert sessions.count == 1
 

@@ -36,8 +36,8 @@ FIRST, SECOND = (ip_address(each).packed for each in ("192.168.1.60", "192.168.1
 OTHER = ("192.168.1.7", PORT)
 
 
-def querier(budget: Budget | None = None, cache: Cache | None = None, **more: Any) -> Querier:
-    return Querier(Random(1).uniform, budget or Budget(), cache or Cache(), **more)
+def querier(budget: Budget | None = None, cache: Cache | None = None, seed: int = 1, **more: Any) -> Querier:
+    return Querier(Random(seed).uniform, budget or Budget(), cache or Cache(), **more)
 
 
 def address(data: bytes = FIRST, ttl_s: int = 120, *, is_unique: bool = True) -> Record:
@@ -80,8 +80,8 @@ def test_a_question_has_the_same_octets_over_both_ip_versions() -> None:
     cache = Cache()
     cache.take(said(address(ttl_s=10, is_unique=False)), 0.0)
     messages = []
-    for _ in range(2):
-        asking = querier(cache=cache)
+    for seed in (1, 2):  # what one draws is not what the other draws
+        asking = querier(cache=cache, seed=seed)
         asking.ask(PUMP, A, 0.0)
         messages += asking.advance(1.0)
     assert len(messages) == 2
@@ -98,7 +98,7 @@ def test_questions_and_answers_together_are_thirty_a_minute() -> None:
         asking.ask(PUMP, A, now_s)
         now_s += 0.2
         count += len(asking.advance(now_s)) + len(responder.advance(now_s))
-    assert count == MULTICASTS_A_MINUTE_MAX
+    assert count == MULTICASTS_A_MINUTE_MAX == 30
 
 
 def test_known_answers_are_said_with_the_time_that_is_left() -> None:

@@ -159,14 +159,19 @@ def test_a_refusal_is_a_reply_and_the_closing_handshake(code: Reply) -> None:
     pair.go()
     pair.client.connect(EMP)
     pair.go()
-    pair.forget()
     pair.server.reply(code)
-    pair.go()
-    assert [each[1] for each in split(bytes(pair.sent["server"]))] == [FLOW, CLOSING]
-    assert [each[1] for each in split(bytes(pair.sent["client"]))] == [CLOSING]
-    assert pair.at_client == [Replied(code), Closed(is_clean=True)]
-    assert pair.server.is_over
+    refusal = pair.server.take()
+    assert [each[1] for each in split(refusal)] == [FLOW, CLOSING]
+    end = 4 + len(split(refusal)[0][2])
+    assert pair.client.receive(refusal[:end]) == [Replied(code)]
+    closing = pair.client.take()  # before the other side has closed
+    assert [each[1] for each in split(closing)] == [CLOSING]
+    with pytest.raises(RemoteProtocolError, match="closed"):
+        pair.client.send(b"after a refusal")
+    assert pair.client.receive(refusal[end:]) == [Closed(is_clean=True)]
     assert pair.client.is_over
+    assert pair.server.receive(closing) == [Closed(is_clean=True)]
+    assert pair.server.is_over
 
 
 @pytest.mark.parametrize(
