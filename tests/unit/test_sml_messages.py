@@ -83,6 +83,7 @@ def only(*entries: bytes, **settings: Any) -> list[Reading]:
         ("52ff", -1), ("53ff38", -200), ("54ff9e57", -25001), ("550001ac10", 109584), ("56ffffffffff", -1),
         ("57000000000001", 1), ("5800000000000002", 2), ("598000000000000000", -(2**63)),
         ("62ff", 255), ("6400ffff", 65535), ("69ffffffffffffffff", 2**64 - 1), ("d003ff", -1), ("01", None),
+        ("d00a8000000000000001", 1 - 2**63), ("e00affffffffffffffff", 2**64 - 1),  # the length in two octets
     ],
 )  # fmt: skip
 def test_integers_of_every_size(encoded: str, value: int | None) -> None:
