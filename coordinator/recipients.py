@@ -11,20 +11,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from coordinator.config_section import ConfigSection
 from protocol.dcnet.setup.schema import RECIPIENTS_MAX, Schema
 from protocol.profiles.base import AreaName, Fingerprint, Identifier, ObisText
 
 
-class TotalsRecipient(BaseModel):
+class TotalsRecipient(ConfigSection):
     """
     A market participant that gets totals.
 
     A gateway contributes only where its profiles name all who get a total.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     participant: Identifier
     """Its name in the recipients of processing profiles."""

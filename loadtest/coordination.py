@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from coordinator.config import EpochConfig
+from coordinator.epoch_config import EpochConfig
 from coordinator.events import Joined, To
 from coordinator.rings.areas import Areas
 from coordinator.rings.epochs import AreaEpoch

@@ -17,7 +17,8 @@ from typing import Any, Literal
 import trio
 from pydantic import SecretStr
 
-from coordinator.config import CoordinatorConfig, DeliveriesConfig, EpochConfig, TimeServiceConfig, WebConfig
+from coordinator.config import CoordinatorConfig, DeliveriesConfig, TimeServiceConfig, WebConfig
+from coordinator.epoch_config import EpochConfig
 from coordinator.gwa.ca import ROOT_FILE
 from coordinator.gwa.enrolment import Directory
 from coordinator.process import run as run_coordinator

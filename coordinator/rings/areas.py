@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from coordinator.config import EpochConfig
+from coordinator.epoch_config import EpochConfig
 from coordinator.rings.epochs import AreaEpoch, EpochRing, Phase
 from coordinator.rings.numbers import EpochNumbers
 from coordinator.rings.part import AreaPart, Windows

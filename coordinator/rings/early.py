@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from coordinator.config import EpochConfig
+from coordinator.epoch_config import EpochConfig
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rings.areas import SILENT_S, TRIES, Area, Areas
 from coordinator.rings.epochs import AreaEpoch, EpochRing, Phase

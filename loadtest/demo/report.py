@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from coordinator.config import EpochConfig
+from coordinator.epoch_config import EpochConfig
 from coordinator.storage.epochs import EpochRecord
 from coordinator.storage.store import Store
 from loadtest.demo.costs import Costs, Counts, Phase, Sample, Spent, phases

@@ -15,7 +15,8 @@ import tomli_w
 import trio
 from pydantic import SecretStr
 
-from coordinator.config import CoordinatorConfig, EpochConfig, WebConfig
+from coordinator.config import CoordinatorConfig, WebConfig
+from coordinator.epoch_config import EpochConfig
 from coordinator.gwa.enrolment import Directory
 from coordinator.storage.store import Store
 from loadtest.children import config_file

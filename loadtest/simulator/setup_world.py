@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
-from coordinator.config import EpochConfig
+from coordinator.epoch_config import EpochConfig
 from coordinator.events import Joined, To
 from coordinator.rings.areas import SETTLE_S
 from coordinator.rings.epochs import AreaEpoch, Phase

@@ -15,7 +15,7 @@ from datetime import datetime
 
 import trio
 
-from coordinator.config import EpochConfig
+from coordinator.epoch_config import EpochConfig
 from coordinator.storage.store import Store
 from loadtest.account import accounts_of, flown
 from loadtest.config import MetersConfig

@@ -18,7 +18,8 @@ import trio
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from coordinator.config import CoordinatorConfig, EpochConfig, WebConfig
+from coordinator.config import CoordinatorConfig, WebConfig
+from coordinator.epoch_config import EpochConfig
 from coordinator.events import Event, MessagesReady, StoreFailed, To
 from coordinator.gwa.ca import ROOT_FILE
 from coordinator.gwa.enrolment import Directory

@@ -15,7 +15,8 @@ from alembic.migration import MigrationContext
 from prometheus_client import CollectorRegistry
 from sqlalchemy import inspect, text
 
-from coordinator.config import CoordinatorConfig, EpochConfig
+from coordinator.config import CoordinatorConfig
+from coordinator.epoch_config import EpochConfig
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rings.numbers import EpochNumbers
 from coordinator.service import Coordinator

@@ -13,7 +13,8 @@ import pytest
 import trio
 from pydantic import SecretStr, ValidationError
 
-from coordinator.config import CoordinatorConfig, EpochConfig, Role, WebConfig
+from coordinator.config import CoordinatorConfig, Role, WebConfig
+from coordinator.epoch_config import EpochConfig
 from coordinator.gwa.enrolment import Directory
 from coordinator.gwa.log_writer import LOG_KEY_FILE
 from coordinator.process import CURVE_KEY_FILE, LIST_KEY_FILE, OPERATOR_TOKEN_FILE, run

@@ -14,7 +14,8 @@ import tomli_w
 import trio
 from pydantic import SecretStr
 
-from coordinator.config import CoordinatorConfig, DeclaredToken, EarlyEpochConfig, EpochConfig, Role, WebConfig
+from coordinator.config import CoordinatorConfig, DeclaredToken, Role, WebConfig
+from coordinator.epoch_config import EarlyEpochConfig, EpochConfig
 from coordinator.process import run
 from coordinator.storage.store import Store
 from loadtest.children import process

@@ -21,7 +21,8 @@ import trio
 from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console
 
-from coordinator.config import CoordinatorConfig, EpochConfig
+from coordinator.config import CoordinatorConfig
+from coordinator.epoch_config import EpochConfig
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.status import Status
 from coordinator.storage.epochs import EpochRecord, RingLayout

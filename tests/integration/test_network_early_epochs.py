@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from coordinator.config import CoordinatorConfig, EarlyEpochConfig, EpochConfig, WebConfig
+from coordinator.config import CoordinatorConfig, WebConfig
+from coordinator.epoch_config import EarlyEpochConfig, EpochConfig
 from loadtest.network import Network
 from loadtest.ports import free_port
 from protocol.dcnet.machines.effects import Ended

@@ -11,8 +11,8 @@ import pytest
 import trio
 from prometheus_client import CollectorRegistry
 
-from coordinator.config import EpochConfig
 from coordinator.emp.billing import Billing
+from coordinator.epoch_config import EpochConfig
 from coordinator.events import Event, MessagesReady
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rings.areas import SETTLE_S

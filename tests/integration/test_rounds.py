@@ -7,7 +7,7 @@ import pytest
 import trio
 from prometheus_client import CollectorRegistry
 
-from coordinator.config import EpochConfig
+from coordinator.epoch_config import EpochConfig
 from coordinator.events import Event, MessagesReady, MisbehaviourReported, StatusChanged
 from coordinator.gwa.misbehaviour import MisbehaviourReports
 from coordinator.metrics import CoordinatorMetrics

@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from coordinator.config import CoordinatorConfig, EpochConfig, WebConfig
+from coordinator.config import CoordinatorConfig, WebConfig
+from coordinator.epoch_config import EpochConfig
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.status import Status
 from coordinator.storage.engine import open_engine

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from coordinator.config import EpochConfig
+from coordinator.epoch_config import EpochConfig
 from coordinator.events import To
 from coordinator.rings.areas import SETTLE_S, Areas
 from coordinator.rings.epochs import AreaEpoch, Phase

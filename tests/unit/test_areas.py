@@ -2,7 +2,7 @@
 
 import pytest
 
-from coordinator.config import EpochConfig
+from coordinator.epoch_config import EpochConfig
 from coordinator.events import To
 from coordinator.rings.areas import SETTLE_S, SHORT_MAX, SILENT_S, Area, Areas
 from coordinator.rings.epochs import AreaEpoch, Phase

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from prometheus_client import CollectorRegistry
 
-from coordinator.config import EarlyEpochConfig, EpochConfig
+from coordinator.epoch_config import EarlyEpochConfig, EpochConfig
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rings.early import EarlyCalls, core
 from coordinator.rings.epochs import AreaEpoch, EpochRing, Phase

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from coordinator.config import EpochConfig
+from coordinator.epoch_config import EpochConfig
 from coordinator.events import Joined, To
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.joining import check_join
