@@ -9,6 +9,7 @@ from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.machines.effects import Ended, LedgerEffect, Misbehaviour, Note, ToMember, ToRing
 from protocol.dcnet.machines.ledger import HISTORY_MAX, RoundLedger
+from protocol.dcnet.setup.rings import positions_of
 
 SUITE = CheapSuite()
 VIEW = LocalRing(SUITE, RingSize(n=7, k=6, t=4, t_c=4, k_min=4, n_min=4, rounds=4)).view
@@ -78,3 +79,44 @@ def test_where_nobody_would_be_left_only_the_revoked_are_head_no_more(ledger: Ro
     assert REPLACED not in ledger.on_timer(8.2)
     assert ledger.expel(0b10, 9.0) == []
     assert ledger.expel(0b01, 9.0)[:2] == [REPLACED, appoint(2)]
+
+
+def left_out(effects: list[LedgerEffect]) -> list[tuple[int, list[int]]]:
+    """Which head is told to leave out whom."""
+    return [
+        (each.position, positions_of(VIEW.from_wire(each.message.members)))
+        for each in effects
+        if isinstance(each, ToMember) and isinstance(each.message, wire.LeftOut)
+    ]
+
+
+@pytest.mark.parametrize("round_", range(4))
+def test_who_was_silent_is_out_for_the_next_round_alone(round_: int) -> None:
+    view = replace(VIEW, rounds=8)
+    timing = view.timing
+    at_s = timing.open_at_s(round_) + 1
+    ledger = RoundLedger(SUITE, view, SECRETS, at_s, {each: void(each) for each in range(round_)})
+    ledger.receive(0, wire.RingVoid(1, 0, round_, 0, "silent", view.to_wire(1 << 3)), at_s)
+    assert left_out(ledger.on_timer(at_s + timing.silent_s)) == [(0, [3])]
+    assert left_out(ledger.expel(0b1, at_s + timing.silent_s)) == [(1, [3])], "its deputy is told as well"
+    assert left_out(ledger.on_timer(timing.open_at_s(round_ + 1) + timing.void_s)) == [(1, [])]
+    assert left_out(ledger.expel(0b10, timing.open_at_s(round_ + 2))) == [(2, [])]
+
+
+def test_an_opened_pair_is_of_the_round_of_now_within_the_epoch(ledger: RoundLedger) -> None:
+    rounds: list[int] = []
+
+    def opening(_position: int, _message: wire.PairOpening, round_: int) -> list[LedgerEffect]:
+        rounds.append(round_)
+        return []
+
+    ledger.inquiries.opening = opening  # type: ignore[method-assign]
+    for at_s in (-15.0, 15.0, 1e5):
+        ledger.receive(3, wire.PairOpening(1, 0, 4, bytes(96)), at_s)
+    assert rounds == [0, 1, 3]
+
+
+def test_a_ledger_keeps_six_events_for_each_member(ledger: RoundLedger) -> None:
+    for _ in range(100):
+        ledger.expel(1 << 6, 1.0)
+    assert len(ledger.bug_report()["events"]) == 42
