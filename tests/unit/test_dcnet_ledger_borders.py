@@ -110,7 +110,7 @@ def test_an_opened_pair_is_of_the_round_of_now_within_the_epoch(ledger: RoundLed
         rounds.append(round_)
         return []
 
-    ledger.inquiries.opening = opening  # type: ignore[method-assign]
+    ledger.inquiries.opening = opening  # type: ignore[method-assign, assignment]
     for at_s in (-15.0, 15.0, 1e5):
         ledger.receive(3, wire.PairOpening(1, 0, 4, bytes(96)), at_s)
     assert rounds == [0, 1, 3]
