@@ -19,6 +19,7 @@ from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.head_states import State
 from protocol.dcnet.machines.masks import seed_commitment
 from protocol.dcnet.setup.rings import Timing, bitmap, positions_of
+from protocol.errors import RemoteProtocolError
 
 SUITE = CheapSuite()
 COMPLETE = RingSize(n=7, k=6, t=4, t_c=4, k_min=4, n_min=4, rounds=400)
@@ -63,6 +64,15 @@ class Late:
 
     def reveal(self, position: int, now_s: float = OPEN_S + 1) -> list[HeadEffect]:
         return self.head.receive(position, wire.Reveal(1, 0, int("300"), self.head.current.attempt, bytes(32)), now_s)
+
+    def to_confirming(self) -> None:
+        for position in self.members():
+            self.share(position)
+
+    def to_revealing(self) -> None:
+        self.to_confirming()
+        for position in self.members():
+            self.confirm(position)
 
     def members(self, *gone: int) -> list[int]:
         return [position for position in range(self.view.size) if position not in gone]
@@ -151,8 +161,7 @@ def test_who_is_not_in_e_does_not_count_though_others_after_it_are(gone: int) ->
 
 def test_who_has_not_confirmed_reveals_nothing_though_others_after_it_do() -> None:
     late = Late()
-    for position in late.members():
-        late.share(position)
+    late.to_confirming()
     for position in late.members(3):
         late.confirm(position)
     late.head.on_timer(late.head.next_timer_s())
@@ -163,10 +172,7 @@ def test_who_has_not_confirmed_reveals_nothing_though_others_after_it_do() -> No
 
 def test_parts_of_those_who_are_no_neighbours_do_not_count() -> None:
     late = Late(SPARSE)
-    for position in late.members():
-        late.share(position)
-    for position in late.members():
-        late.confirm(position)
+    late.to_revealing()
     for position in late.members(6):
         late.reveal(position)
     late.head.on_timer(late.head.next_timer_s())
@@ -226,3 +232,78 @@ def test_a_head_keeps_eight_events_for_each_member() -> None:
     for _ in range(100):
         late.head.lost(3, OPEN_S)
     assert len(late.head.bug_report()["events"]) == 56
+
+
+@pytest.mark.parametrize(("over_s", "due_s"), [(1.0, 8.2), (8.0, 9.5)])
+def test_a_result_is_waited_for_until_the_round_is_void_at_least(over_s: float, due_s: float) -> None:
+    late = Late()
+    late.to_revealing()
+    for position in late.members():
+        late.reveal(position, OPEN_S + over_s)
+    assert late.head.state is State.REPORTED
+    assert late.head.next_timer_s() == pytest.approx(OPEN_S + due_s)
+
+
+def test_shares_that_are_late_are_waited_for_until_the_round_is_almost_over() -> None:
+    late = Late()
+    assert late.head.on_timer(OPEN_S + 2) == []
+    assert late.head.next_timer_s() == pytest.approx(OPEN_S + 2.75)
+    assert late.head.on_timer(OPEN_S + 7) == []
+    assert late.head.next_timer_s() == pytest.approx(OPEN_S + 7.45)
+    assert late.head.on_timer(OPEN_S + 7.46) != []
+
+
+def test_a_reveal_of_a_broken_link_is_hardly_waited_for_once_it_is_the_last() -> None:
+    late = Late()
+    late.to_revealing()
+    for position in late.members(3, 5):
+        late.reveal(position)
+    late.head.lost(3, OPEN_S + 1.1)
+    assert late.head.next_timer_s() == OPEN_S + 0.75 + late.view.timing.reveal_s, "5 is there"
+    late.reveal(5, OPEN_S + 1.2)
+    assert late.head.next_timer_s() == pytest.approx(OPEN_S + 1.2 + late.view.timing.reveal_s / 16)
+
+
+def test_who_reveals_a_wrong_seed_is_there_and_who_is_silent_is_not() -> None:
+    late = Late()
+    late.to_revealing()
+    for position in late.members(3, 5):
+        late.reveal(position)
+    late.head.receive(5, wire.Reveal(1, 0, ROUND, 0, bytes(31) + b"\1"), OPEN_S + 1)
+    late.head.on_timer(late.head.next_timer_s())
+    assert positions_of(late.head.presence.caught) == [5]
+    assert positions_of(late.head.presence.present) == late.members(3)
+
+
+def test_who_cannot_be_recovered_is_told_at_the_end_of_the_round() -> None:
+    late = Late(SPARSE)
+    late.to_revealing()
+    for position in late.members(2, 3, 4):
+        late.reveal(position)
+    out: list[HeadEffect] = []
+    while not out:
+        out = late.head.on_timer(late.head.next_timer_s())
+    reason = "a silent member has fewer than 3 neighbours to recover it"
+    void = wire.RingVoid(1, 0, ROUND, 0, reason, late.view.to_wire(bitmap([2, 3, 4])))
+    assert [each.name for each in out if isinstance(each, Note)] == ["reveal"]
+    assert out[1:] == [ToCoordinator(void)]
+
+
+def test_messages_of_an_earlier_round_or_attempt_or_epoch_do_not_count() -> None:
+    late = Late()
+    message = wire.Reveal(1, 0, ROUND - 1, 0, bytes(32))
+    late.to_revealing()
+    assert late.head.receive(1, message, OPEN_S + 1) == STALE
+    again = Late()
+    for position in again.members(3):
+        again.share(position)
+    again.head.on_timer(again.head.next_timer_s())
+    for position in again.members(3, 5):
+        again.confirm(position)
+    again.head.on_timer(again.head.next_timer_s())
+    old = wire.MaskedInput(1, 0, ROUND, 0, bytes(32), bytes(32), bytes(16), b"", b"", bytes(64))
+    assert again.head.current.attempt == 1
+    assert again.head.receive(1, old, OPEN_S + 4) == STALE
+    view = replace(late.view, epoch=2)
+    with pytest.raises(RemoteProtocolError, match="wrong_ring"):
+        Head(SUITE, view, 0, 0.0).receive(1, ready(late.view, 1), 0.0)
