@@ -14,6 +14,7 @@ from rich.table import Table
 from protocol.errors import StromkreisError
 from stromkreis.emp_totals import totals
 from stromkreis.operator_client import call, operator_client, operator_options
+from stromkreis.parquet import lines_of, write_parquet
 
 app = typer.Typer(help="Market participant (EMP): deliveries of gateways, holes, export, totals.", no_args_is_help=True)
 app.callback()(operator_options)
@@ -72,7 +73,7 @@ def missing(context: typer.Context) -> None:
 @app.command()
 def export(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="CSV file to write; it must not be there yet.")],
+    file: Annotated[Path, typer.Argument(help="File to write, .csv or .parquet; it must not be there yet.")],
     *,
     from_: Annotated[
         datetime, typer.Option("--from", help="First start of a billing period, UTC unless it has a zone.")
@@ -80,7 +81,9 @@ def export(
     to: Annotated[datetime, typer.Option("--to", help="Last start of a billing period, exclusive.")],
 ) -> None:
     """
-    Write all delivered values of billing periods as CSV: readings in clear, so the file is only its owner's to read.
+    Write all delivered values of billing periods: readings in clear, so the file is only its owner's to read.
+
+    A name that ends in .parquet makes a Parquet file (pip install 'stromkreis[parquet]'), any other one a CSV.
 
     Example: stromkreis emp export november.csv --from 2026-11-01 --to 2026-12-01
     """
@@ -89,18 +92,30 @@ def export(
         file.touch(mode=0o600, exist_ok=False)
     except FileExistsError:
         raise StromkreisError(f"{file}: it is there already; expected a new file") from None
-    lines = 0
+    try:
+        count = _fetch(context, query, file)
+    except BaseException:  # half an export must not pass for one
+        file.unlink()
+        raise
+    typer.echo(f"{count} values in {file}")
+
+
+def _fetch(context: typer.Context, query: dict[str, str], file: Path) -> int:
+    """Write the export as it comes; the number of values."""
     with (
         operator_client(context) as client,
         client.stream("GET", "/api/v1/deliveries/values.csv", params=query) as response,
-        file.open("wb") as target,
     ):
         if not response.is_success:
             raise StromkreisError(f"{client.base_url} refuses: status {response.status_code}")
-        for part in response.iter_bytes():
-            target.write(part)
-            lines += part.count(b"\n")
-    typer.echo(f"{max(0, lines - 1)} values in {file}")
+        if file.suffix == ".parquet":
+            return write_parquet(lines_of(response.iter_text()), file)
+        lines = 0
+        with file.open("wb") as target:
+            for part in response.iter_bytes():
+                target.write(part)
+                lines += part.count(b"\n")
+        return max(0, lines - 1)
 
 
 app.command()(totals)
