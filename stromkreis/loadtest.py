@@ -136,33 +136,40 @@ def series(
         "out/scale"
     ),
     into: Annotated[Path | None, typer.Option(help="The page on scale to write, anew after each size.")] = None,
+    period_s: Annotated[
+        float | None,
+        typer.Option(help="Seconds from round to round.", show_default="the scenario's, or by the machine"),
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Measure sizes anew that were measured already.")] = False,
 ) -> None:
     """
     Play a scenario with several numbers of gateways, smallest first, and write what was measured into a page.
 
-    A size that has its report is not played again, so a series that was stopped goes on where it was. One that could
-    not be played is named in the page and costs the others nothing; the exit code is then 1.
+    A size that passed is not played again, so a series that was stopped goes on where it was. One that failed, or could
+    not be played, is named in the page and costs the others nothing; the exit code is then 1.
 
     Example: stromkreis loadtest series 100 1000 3000 10000 --into docs/scale.md
     """
+    unplayed: dict[int, str] = {}
     failed: dict[int, str] = {}
     ordered = sorted(set(sizes))
-    for size in ordered:
-        chosen, place = load_scenario(scenario, {"gateways": size}), out / str(size)
-        if not again and is_of(place, chosen):
+    changes = {} if period_s is None else {"period_s": period_s}
+    scenarios = {size: load_scenario(scenario, {"gateways": size, **changes}) for size in ordered}
+    for size, chosen in scenarios.items():
+        place = out / str(size)
+        if not again and is_of(place, chosen) and not read_run(place).values["failures"]:
             typer.echo(f"{size:,} gateways: measured already, {place / 'report.json'} (--again measures anew)")
         else:
             (place / "report.json").unlink(missing_ok=True)
             try:
                 _play(LoadTest(chosen, place, View(Console())))
             except* StromkreisError as group:
-                failed[size] = "; ".join(user_messages(group) or ())
-                typer.echo(f"{size:,} gateways could not be played: {failed[size]}", err=True)
+                unplayed[size] = "; ".join(user_messages(group) or ())
+                typer.echo(f"{size:,} gateways could not be played: {unplayed[size]}", err=True)
         # What an earlier series of other settings has left is no part of this one.
-        mine = [each for each in ordered if is_of(out / str(each), load_scenario(scenario, {"gateways": each}))]
-        runs = [read_run(out / str(each)) for each in mine]
-        failed |= {run.gateways: "; ".join(run.values["failures"]) for run in runs if run.values["failures"]}
+        runs = [read_run(out / str(each)) for each, one in scenarios.items() if is_of(out / str(each), one)]
+        told = {run.gateways: "; ".join(run.values["failures"]) for run in runs if run.values["failures"]}
+        failed = unplayed | told
         if into is not None and runs:
             into.write_text(page(runs, failed), encoding="utf-8")
     if failed:

@@ -275,7 +275,7 @@ def test_a_scenario_is_its_own_description() -> None:
     assert Scenario.model_validate(scenario.model_dump()) == scenario
 
 
-def report_file(folder: Path, gateways: int, fixed_s: float, each_s: float) -> Path:
+def report_file(folder: Path, gateways: int, fixed_s: float, each_s: float, **changes: object) -> Path:
     """A report with the costs of so many gateways."""
     folder.mkdir(exist_ok=True)
     costs = dict.fromkeys((each.name for each in fields(Costs)), 1.0)
@@ -287,7 +287,7 @@ def report_file(folder: Path, gateways: int, fixed_s: float, each_s: float) -> P
         "machine": "Linux x86_64", "python": "3.11.7", "failures": [], "version": version("stromkreis"),
         "scenario": load_scenario("steady-10k", {"gateways": gateways}).model_dump(mode="json"),
     }  # fmt: skip
-    (folder / "report.json").write_text(json.dumps(values), encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(values | changes), encoding="utf-8")
     return folder
 
 
@@ -344,6 +344,27 @@ def test_a_series_goes_on_where_it_was_and_names_a_size_that_failed(
     monkeypatch.setattr(command, "_play", lambda test: report_file(test.out, test.scenario.gateways, 0.5, 0.002))
     assert CliRunner().invoke(command.app, arguments).exit_code == 0
     assert "failed" not in into.read_text(encoding="utf-8")
+
+
+def test_a_size_that_opened_no_total_is_shown_played_again_and_not_fitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, into, played = tmp_path / "scale", tmp_path / "scale.md", []
+    out.mkdir()
+    report_file(out / "100", 100, 0.5, 0.002)
+    report_file(out / "300", 300, 9.0, 0.002, opened=0, failures=["no total was opened"])
+    text = page([read_run(out / "100"), read_run(out / "300")])
+    assert "| no total |" in text
+    assert "assumptions" not in text
+
+    def play(test: LoadTest) -> None:
+        played.append(test.scenario.gateways)
+        report_file(test.out, test.scenario.gateways, 0.5, 0.002)
+
+    monkeypatch.setattr(command, "_play", play)
+    result = CliRunner().invoke(command.app, ["series", "100", "300", "--out", str(out), "--into", str(into)])
+    assert (result.exit_code, played) == (0, [300]), result.output
+    assert "assumptions" in into.read_text(encoding="utf-8")
 
 
 def test_a_page_of_one_size_has_its_figures_and_no_model(tmp_path: Path) -> None:
