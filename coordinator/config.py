@@ -81,7 +81,8 @@ class WebConfig(ConfigSection):
 
     totals: Annotated[str, Field(pattern=r"^https://[^/\s]+:\d{1,5}$")] | None = None
     """Role emp: https://HOST:PORT where market participants fetch the totals that are for them, with mutual TLS. None:
-    totals are at `listen` alone, which shows all of them and is for the coordinator's own operator."""
+    totals are at `listen` alone, which shows all of them and is for the coordinator's own operator. Where it is set
+    totals and dashboard at `listen` want a log-in over https."""
 
     @model_validator(mode="after")
     def _https_is_complete(self) -> Self:

@@ -168,6 +168,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             operator_token=operator_token,
             time_lapse=config.epoch.period_s != config.epoch.interval_s,
             proxies=config.web.proxies,
+            has_participants=config.web.totals is not None,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch_loop, metrics.loop_lag)

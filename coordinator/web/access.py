@@ -61,6 +61,15 @@ class Access:
 
         return _identify
 
+    def require_over_https(self, role: AccountRole) -> list[params.Depends]:
+        """The dependencies of routes for accounts of this role, where others than the operator reach the https port."""
+
+        def _check(request: Request, authorization: Authorization = None) -> None:
+            if request.url.scheme == "https" and not self.accounts.identify(bearer_of(authorization)).role.does(role):
+                raise RemoteProtocolError("role_too_low", f"this wants role {role}")
+
+        return [Depends(_check)]
+
 
 def _subject(request: Request) -> str:
     """What the path and the query name, percent-encoded; a body may hold what is in no log."""

@@ -29,6 +29,7 @@ from coordinator.gwa.renewal import Renewal
 from coordinator.gwa.tunnel_orders import TunnelOrders
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.status import StatusSource
+from coordinator.storage.accounts import AccountRole
 from coordinator.storage.engine import fault_of
 from coordinator.storage.schema import read_status
 from coordinator.storage.store import Store
@@ -68,6 +69,7 @@ def make_app(
     operator_token: str = "",
     time_lapse: bool = False,
     proxies: Networks = (),
+    has_participants: bool = False,
     clock: Callable[[], datetime] = _now,
 ) -> FastAPI:
     """
@@ -77,6 +79,7 @@ def make_app(
     of profile sets, `orders` None those of tunnels, `inbox` None those of deliveries; `source` belongs to the rings'
     role.  Whoever shows `operator_token` is an administrator; empty: there are no routes of accounts.  `time_lapse`
     marks every total: metering time runs faster than real time.  `proxies` are before it, and say who called.
+    `has_participants`: each is shown its own totals elsewhere, so all totals want a log-in where https is for others.
     """
     app = FastAPI(
         title="Stromkreis coordinator",
@@ -91,8 +94,9 @@ def make_app(
         app.add_middleware(ForwardedClient, proxies=proxies)
     install_errors(app, metrics)
     access = Access(Accounts(store.accounts, store.audit, operator_token, lambda: clock().timestamp(), time.monotonic))
+    all_totals = access.require_over_https(AccountRole.VIEWER) if has_participants else []
     if role.does(Role.EMP):
-        app.include_router(make_totals_router(store, time_lapse=time_lapse))
+        app.include_router(make_totals_router(store, time_lapse=time_lapse), dependencies=all_totals)
         if billing_service is not None:
             app.include_router(make_bill_router(billing_service, access))
         if inbox is not None:
@@ -119,7 +123,8 @@ def make_app(
         if source is None:
             raise LocalProtocolError("the routes of rings need a source of their status")
         app.include_router(make_rings_router(source))
-        app.include_router(make_dashboard(store, source, has_bills=billing_service is not None, time_lapse=time_lapse))
+        dashboard = make_dashboard(store, source, has_bills=billing_service is not None, time_lapse=time_lapse)
+        app.include_router(dashboard, dependencies=all_totals)
 
     async def not_ready() -> str | None:
         return source.not_ready() if source is not None else await look_up(_database_fault, store)

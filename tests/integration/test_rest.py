@@ -568,6 +568,25 @@ async def test_bills_want_the_operators_token_over_https(billed: FastAPI) -> Non
         }  # fmt: skip
 
 
+async def test_totals_of_all_want_a_log_in_where_participants_get_their_own(store: Store, service: Service) -> None:
+    """The https port is the one that gateways call: whoever reaches it would see what is for other participants."""
+    guarded = ["/api/v1/totals", "/api/v1/rounds", "/", "/dashboard/data", "/dashboard/events"]
+    span = {"from": "2026-03-04T00:00:00Z", "to": "2026-03-05T00:00:00Z"}
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    metrics = CoordinatorMetrics(CollectorRegistry())
+    app = make_app(store, service, metrics, operator_token=TOKEN, has_participants=True)
+    async with client_of(app) as client:
+        for path in guarded:
+            for wrong in ({}, {"Authorization": "Bearer "}, {"Authorization": f"Bearer {TOKEN}x"}):
+                answer = await client.get(f"https://coordinator{path}", params=span, headers=wrong)
+                assert (answer.status_code, answer.json()["reason"]) == (401, "not_logged_in"), path
+        for path in guarded[:-1]:  # the last one is a stream
+            shown = await client.get(f"https://coordinator{path}", params=span, headers=bearer)
+            operators_own = await client.get(path, params=span)
+            assert (shown.status_code, operators_own.status_code) == (200, 200), path
+        assert (await client.get("https://coordinator/readyz")).status_code == 200
+
+
 async def test_a_tariff_is_published_for_everybody_to_see(billed: FastAPI, tmp_path: Path) -> None:
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     async with client_of(billed) as client:
