@@ -76,3 +76,31 @@ def test_registers_that_are_not_summed_are_refused(register: str, kind: Kind) ->
 )  # fmt: skip
 def test_what_a_register_is_follows_from_its_code(register: str, kind: Kind) -> None:
     assert kind_of(Obis.parse(register)) is kind
+
+
+@pytest.mark.parametrize(
+    ("register", "part"),
+    [("1-0:1.8.0*255", "1-0:1.8.1*255"), ("1-0:1.8.2*255", "1-0:1.8.0*255"), ("1-0:1.8.0*255", "1-0:41.8.0*255"),
+     ("1-0:1.8.1*255", "1-0:21.8.0*255"), ("1-0:41.8.0*255", "1-0:41.8.1*255"), ("1-0:3.8.0*255", "1-0:5.8.0*255"),
+     ("1-0:16.7.0*255", "1-0:1.7.0*255"), ("1-0:2.7.0*255", "1-0:36.7.0*255"), ("1-0:1.8.0*255", "1-1:1.8.0*255"),
+     ("7-0:3.0.0*255", "7-0:3.1.0*255")],
+)  # fmt: skip
+def test_a_register_beside_a_part_of_it_is_refused(register: str, part: str) -> None:
+    """Noise of its own for the same energy; or other meters, of one household, in the one than in the other."""
+    slots = [
+        Slot(each, each, "Wh", 0, kind_of(Obis.parse(each)) or Kind.COUNT, noise=Noise(1_000_000, 60_000))
+        for each in (register, part)
+    ]
+    assert reason(*slots) == reason(*reversed(slots)) == "register_twice"
+
+
+@pytest.mark.parametrize(
+    "registers",
+    [["1-0:1.8.0*255", "1-0:2.8.0*255", "1-0:16.7.0*255", "1-0:3.8.0*255", "1-0:4.8.0*255", "1-0:9.8.0*255"],
+     ["1-0:1.8.1*255", "1-0:1.8.2*255"], ["1-0:21.8.0*255", "1-0:41.8.0*255", "1-0:61.8.0*255"],
+     ["1-0:5.8.0*255", "1-0:6.8.0*255"], ["1-0:1.7.0*255", "1-0:2.7.0*255"], ["1-0:14.7.0*255", "1-0:81.7.0*255"],
+     ["6-0:1.0.0*255", "6-0:2.0.0*255", "8-0:1.0.0*255"]],
+)  # fmt: skip
+def test_registers_that_share_nothing_stand_beside_each_other(registers: list[str]) -> None:
+    kinds = [kind_of(Obis.parse(each)) or Kind.COUNT for each in registers]
+    check_registers(Schema((COUNT, *(Slot(r, r, "Wh", 0, k) for r, k in zip(registers, kinds, strict=True)))))
