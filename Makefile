@@ -136,11 +136,12 @@ acceptance-restore: $(VENV)/.run ## stores, volumes and a coordinator lost and p
 acceptance-month: $(VENV)/.run ## a month of TAF 1, 2, 6, 7 of 500 gateways beside a day of rings, with faults (MONTH="out/month --gateways 1000 --tafs 7")
 	$(BIN)/python -m loadtest.month $(or $(MONTH),out/month)
 
-acceptance-ems: $(VENV)/.ems ## energy management in real time: all six, 1 h of 1a, values each 5 and 15 min, failsafe after 120 s (three hours)
+acceptance-ems: $(VENV)/.ems ## energy management in real time: all six, 1 h of 1a, values each 5 and 15 min, failsafe after 120 s, 1a by display intervals (four hours)
 	$(BIN)/stromkreis scenario ems --out out/ems
 	$(BIN)/stromkreis scenario ems-1a --duration-s 3600 --out out/ems-hour
 	$(BIN)/stromkreis scenario ems-1c ems-2c --cut-s 150 --out out/ems-failsafe
 	for values in 5min 15min; do $(BIN)/stromkreis scenario ems-1b --emp-values $$values --out out/ems-$$values || exit 1; done
+	for display in 60 900; do $(BIN)/stromkreis scenario ems-1a --display-s $$display --out out/ems-1a-$$display || exit 1; done
 
 SIMULATE ?= --loss 0.01 --duplicate 0.05 --delay-s 0.1 --crash 0.02 --clog 0.3
 simulate: $(VENV)/.run ## rings under faults (SIMULATE="--liar cunning"), until stopped or until a seed breaks something
