@@ -289,7 +289,8 @@ class _Node:
             client,
             FirmwareServices(
                 directory=FirmwareDirectory(config.directory), hardware=config.hardware, version=shared.version,
-                clock=shared.clock, gateways=lambda: self.running, restart=self.restart,
+                publishers=tuple(map(bytes.fromhex, config.publishers)), clock=shared.clock,
+                gateways=lambda: self.running, restart=self.restart,
                 checks=self.readiness.checks, metrics=self.metrics,
             ),
         )  # fmt: skip

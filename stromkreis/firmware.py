@@ -16,10 +16,13 @@ from typing import Annotated, Any
 
 import httpx
 import typer
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from coordinator.gwa.ca import write
 from node.firmware.image import read_wheel
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.profiles.firmware import IMAGE_SIZE_MAX, FirmwareManifest, pack, unpack
@@ -60,9 +63,33 @@ _ENDED = {State.RUNNING, State.REFUSED, State.ROLLED_BACK}
 
 
 @app.command()
+def key(
+    path: Annotated[Path, typer.Argument(help="New file for the private key.", dir_okay=False)],
+) -> None:
+    """
+    Make the key by which a publisher signs releases; the public key that is printed goes into nodes' configuration.
+
+    Keep the file away from the coordinator: who has it decides what gateways run.
+
+    Example: stromkreis gwa firmware key publisher.key
+    """
+    made = Ed25519PrivateKey.generate()
+    pem = made.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    try:
+        write(path, pem, mode=0o600)
+    except OSError as error:
+        raise StromkreisError(f"{path}: {error.strerror}; expected a new file in a directory that is there") from None
+    typer.echo(f"{path}: for [node.firmware] of the nodes:")
+    typer.echo(f'publishers = ["{made.public_key().public_bytes_raw().hex()}"]')
+
+
+@app.command()
 def build(
     wheel: Annotated[Path, typer.Argument(help="Wheel of the release.", exists=True, dir_okay=False)],
     *,
+    key_file: Annotated[Path, typer.Option("--key", help="The publisher's private key.", exists=True, dir_okay=False)],
     hardware: Annotated[
         list[str] | None,
         typer.Option(help="Hardware that it runs on, [node.firmware] hardware; repeatable.", show_default="generic"),
@@ -81,11 +108,11 @@ def build(
     ] = None,
 ) -> None:  # fmt: skip
     """
-    Make a firmware file: the wheel, and before it the manifest that the administrator signs when it is rolled out.
+    Make a firmware file: the wheel, and before it the manifest, signed by the publisher.
 
     Name, version and the schema of the store are read from the wheel.
 
-    Example: stromkreis gwa firmware build dist/stromkreis-0.2.0-py3-none-any.whl --valid-to 2027-06-30
+    Example: stromkreis gwa firmware build dist/stromkreis-0.2.0-py3-none-any.whl --key publisher.key
     """
     if wheel.stat().st_size > IMAGE_SIZE_MAX:
         raise StromkreisError(f"{wheel}: {wheel.stat().st_size} bytes; expected at most {IMAGE_SIZE_MAX}")
@@ -99,7 +126,7 @@ def build(
             "valid_to": None if valid_to is None else _utc(valid_to),
             "sha256": hashlib.sha256(image).hexdigest(), "size": len(image),
         }  # fmt: skip
-        manifest = FirmwareManifest.from_bytes(json.dumps(document).encode())
+        manifest = FirmwareManifest.from_bytes(json.dumps(document).encode()).signed_by(_publisher(key_file))
     except RemoteProtocolError as error:
         raise StromkreisError(f"{wheel}: {error.detail}") from None
     target = output or wheel.with_name(f"{facts.product}-{facts.version}.firmware")
@@ -201,6 +228,16 @@ def remove(
     with operator_client(context) as client:
         request(client, "DELETE", f"/firmware/{version}")
     typer.echo(f"release {version} is removed")
+
+
+def _publisher(path: Path) -> Ed25519PrivateKey:
+    try:
+        found = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError):
+        found = None
+    if not isinstance(found, Ed25519PrivateKey):
+        raise StromkreisError(f"{path}: expected an Ed25519 key in PEM (stromkreis gwa firmware key)")
+    return found
 
 
 def _kept(client: httpx.Client, source: str) -> str:

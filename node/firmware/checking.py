@@ -1,5 +1,6 @@
 """
-What firmware must be before this node takes it: for its product and hardware, valid now, newer, able to go back from.
+What firmware must be before this node takes it: by a publisher that it knows, for its product and hardware, valid now,
+newer, able to go back from.
 
 A release whose store has a newer schema is refused: once it has brought the store up to date, the release before it
 does not open that any more, and going back would leave a gateway that does not start.  Such releases are installed by
@@ -23,20 +24,27 @@ STORE_VERSION: Final = len(STEPS) + len(EPOCH_SEED_STEPS)
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """What is here: the version that runs, the newest that was ever confirmed ("" for none), and the hardware."""
+    """
+    What is here: the version that runs, the newest that was ever confirmed ("" for none), and the hardware.
+
+    `publishers` are the Ed25519 public keys whose releases are taken.
+    """
 
     version: str
     newest: str
     hardware: str
+    publishers: tuple[bytes, ...]
 
 
 def check_manifest(manifest: FirmwareManifest, installed: Installed, now: datetime) -> None:
     """
     Return if the release may be installed now.
 
-    Raises RemoteProtocolError: `wrong_product`, `wrong_hardware`, `firmware_not_valid`, `firmware_downgrade`,
-    `minimum_version`, `store_version`.
+    Raises RemoteProtocolError: `unknown_publisher`, `wrong_product`, `wrong_hardware`, `firmware_not_valid`,
+    `firmware_downgrade`, `minimum_version`, `store_version`.
     """
+    if not manifest.is_signed_by(installed.publishers):
+        raise RemoteProtocolError("unknown_publisher", "it is signed by none of [node.firmware] publishers")
     if manifest.product != PRODUCT:
         raise RemoteProtocolError("wrong_product", f"it is for {manifest.product}, this is {PRODUCT}")
     if installed.hardware not in manifest.hardware:

@@ -41,8 +41,8 @@ _PAUSE_S: Final = 10.0
 _READY: Final = ("started", "enrolled", "linked")
 _OK: Final = 200
 _REFUSALS: Final = frozenset({
-    "wrong_product", "wrong_hardware", "firmware_not_valid", "firmware_downgrade", "minimum_version", "store_version",
-    "firmware_digest", "bad_image",
+    "unknown_publisher", "wrong_product", "wrong_hardware", "firmware_not_valid", "firmware_downgrade",
+    "minimum_version", "store_version", "firmware_digest", "bad_image",
 })  # fmt: skip
 """Said by this node of the release itself; whatever else fails is tried again."""
 
@@ -77,6 +77,7 @@ class FirmwareServices:
 
     directory: FirmwareDirectory
     hardware: str
+    publishers: tuple[bytes, ...]
     version: str
     clock: Callable[[], float]
     gateways: Callable[[], Sequence[UpdatedGateway]]
@@ -208,7 +209,9 @@ class FirmwareTaker:
             return refused  # offered until the administrator has read it, and noted once
         try:
             now = datetime.fromtimestamp(self._services.clock(), UTC)
-            check_manifest(manifest, Installed(self._services.version, status.newest, self._services.hardware), now)
+            mine = self._services
+            here = Installed(mine.version, status.newest, mine.hardware, mine.publishers)
+            check_manifest(manifest, here, now)
             await self._fetch(manifest, gateway)
             await trio.to_thread.run_sync(self._directory.stage, order)
         except RemoteProtocolError as error:

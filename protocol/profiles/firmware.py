@@ -5,15 +5,22 @@ BSI TR-03109-1 leaves the update of a gateway's firmware to its administrator.  
 hand (the main part, the protection profile BSI-CC-PP-0073); of those that are, REQ.Webservice.HttpServer.20 alone names
 firmware files.  So this is our reading: an order is signed as tunnel orders are (CMS SignedData of the administrator),
 it is for one gateway, and it names the image by its digest; who carries image and order does not matter.
+
+The administrator orders, but does not decide what a gateway runs: a release is signed by its publisher, whose key the
+node's own configuration names.  Otherwise whoever administers gateways could replace the program that keeps readings
+from them (docs/explanation/protocol.md: the coordinator is an adversary).
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import Field, StringConstraints
 
 from protocol import cms
@@ -27,6 +34,7 @@ RECEIPT_SIZE_MAX: Final = 4_096
 DETAIL_SIZE_MAX: Final = 400
 FILE_SIZE_MAX: Final = IMAGE_SIZE_MAX + ORDER_SIZE_MAX
 """Of a firmware file (`pack`)."""
+_DOMAIN: Final = b"stromkreis firmware manifest 1\0"
 _VERSION: Final = re.compile(r"(0|[1-9]\d{0,4})\.(0|[1-9]\d{0,4})\.(0|[1-9]\d{0,4})")
 
 VersionText = Annotated[str, StringConstraints(pattern=rf"^{_VERSION.pattern}$")]
@@ -45,7 +53,7 @@ class FirmwareManifest(Timed):
 
     It may be installed from `valid_from` up to and without `valid_to`, on the `hardware` named, over a release of
     `minimum_version` at least.  `store_version` is the schema of its store: a gateway could not go back to a release
-    that does not know it.
+    that does not know it.  `publisher_signature` is Ed25519's, hexadecimal, over everything else.
     """
 
     kind: Literal["firmware-manifest"] = "firmware-manifest"
@@ -56,6 +64,19 @@ class FirmwareManifest(Timed):
     store_version: Annotated[int, Field(ge=1, le=100_000)]
     sha256: Fingerprint
     size: Annotated[int, Field(ge=1, le=IMAGE_SIZE_MAX)]
+    publisher_signature: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{128})?$")] = ""
+
+    def signed_by(self, key: Ed25519PrivateKey) -> Self:
+        """The same with the publisher's signature."""
+        return self.model_copy(update={"publisher_signature": key.sign(self._signed_part()).hex()})
+
+    def is_signed_by(self, publishers: Iterable[bytes]) -> bool:
+        """Whether one of these published it (Ed25519 public keys of 32 bytes)."""
+        signature = bytes.fromhex(self.publisher_signature)
+        return any(_holds(key, signature, self._signed_part()) for key in publishers)
+
+    def _signed_part(self) -> bytes:
+        return _DOMAIN + canonical_json(self.model_copy(update={"publisher_signature": ""}))
 
     def to_bytes(self) -> bytes:
         """The canonical JSON, one line."""
@@ -127,6 +148,14 @@ class FirmwareReceipt(Profile):
     def from_bytes(cls, content: bytes) -> Self:
         """Read what was signed.  Raises RemoteProtocolError `bad_profile`."""
         return read_json(cls, content, RECEIPT_SIZE_MAX)
+
+
+def _holds(key: bytes, signature: bytes, message: bytes) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def version_numbers(text: str) -> tuple[int, int, int]:

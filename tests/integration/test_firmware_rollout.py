@@ -33,7 +33,7 @@ from protocol.profiles.base import canonical_json
 from protocol.profiles.firmware import FirmwareReceipt, FirmwareState, pack
 from stromkreis.__main__ import build
 from tests.integration.gwa_world import HEADERS, ONE, TWO, World, client_of, world_in
-from tests.unit.firmware_wheels import manifest_of, order_of, own_wheel, small_wheel
+from tests.unit.firmware_wheels import PUBLISHERS, manifest_of, order_of, own_wheel, small_wheel
 
 
 @pytest.fixture
@@ -69,7 +69,8 @@ class Node:
         self.taker = FirmwareTaker(
             client,
             FirmwareServices(
-                directory=self.directory, hardware="generic", version=version, clock=world.now.timestamp,
+                directory=self.directory, hardware="generic", publishers=PUBLISHERS, version=version,
+                clock=world.now.timestamp,
                 gateways=lambda: self.gateways, restart=self._restart, metrics=NodeMetrics(CollectorRegistry()),
                 checks=lambda: {"enrolled": None if self.is_ready else "not yet", "seated": "waits for an epoch"},
             ),
@@ -288,14 +289,18 @@ async def test_a_node_updates_itself_and_goes_back_from_what_does_not_start(netw
         options = ["--coordinator", network.web[0], "--root", str(data / "pki/root.pem"),
                    "--token-file", str(data / "operator.token")]  # fmt: skip
         config = config_file(network, 0, 1, "node")
-        config.write_text(config.read_text().replace("http://127.0.0.1:0", monitoring))
+        key = tmp_path / "publisher.key"
+        made = CliRunner().invoke(build(["gwa"]), ["gwa", "firmware", "key", str(key)])
+        assert (made.exit_code, key.stat().st_mode & 0o077) == (0, 0), made.output
+        text = config.read_text().replace("http://127.0.0.1:0", monitoring)
+        config.write_text(text.replace("publishers = []", made.output.splitlines()[-1]))
 
         def run(*arguments: str) -> Any:
             return CliRunner().invoke(build(["gwa"]), ["gwa", *options, "firmware", *arguments])
 
         async def rolled_out(version: str, changed: dict[str, bytes]) -> Any:
             image = own_wheel(tmp_path / f"{version}.whl", version, changed)
-            made = await trio.to_thread.run_sync(run, "build", str(image))
+            made = await trio.to_thread.run_sync(run, "build", str(image), "--key", str(key))
             assert made.exit_code == 0, made.output
             source = str(tmp_path / f"stromkreis-{version}.firmware")
             return await trio.to_thread.run_sync(run, "roll-out", source, "--activate", "now", "--wait", "300")

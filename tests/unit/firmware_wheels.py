@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from node.firmware.checking import STORE_VERSION
 from protocol.profiles.firmware import FirmwareManifest, FirmwareOrder
 
 ROOT = Path(__file__).parents[2]
+PUBLISHER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+PUBLISHERS = (PUBLISHER.public_key().public_bytes_raw(),)
 GATEWAY = "ESTK0100000001"
 STEPS = {f"node/storage/migrations/step{number:03}_x.py": b"" for number in range(STORE_VERSION)}
 _PACKAGES = ("node", "protocol", "stromkreis")
@@ -44,13 +48,13 @@ def own_wheel(path: Path, version: str, changed: Mapping[str, bytes] | None = No
 
 
 def manifest_of(image: Path, version: str, **changed: Any) -> FirmwareManifest:
-    """The manifest of a wheel."""
+    """The manifest of a wheel, published by PUBLISHER."""
     document: dict[str, Any] = {
         "product": "stromkreis", "hardware": ("generic",), "version": version, "store_version": STORE_VERSION,
         "valid_from": "2026-01-01T00:00:00Z", "sha256": hashlib.sha256(image.read_bytes()).hexdigest(),
         "size": image.stat().st_size,
     } | changed  # fmt: skip
-    return FirmwareManifest.model_validate(document, strict=False)
+    return FirmwareManifest.model_validate(document, strict=False).signed_by(PUBLISHER)
 
 
 def order_of(image: Path, version: str, issued_ms: int = 1, **changed: Any) -> FirmwareOrder:

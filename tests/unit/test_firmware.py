@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import ValidationError
 
 from node.firmware import image as images
 from node.firmware.checking import STORE_VERSION, Installed, check_manifest
 from node.firmware.image import read_wheel, unpack
 from node.firmware.slots import FirmwareDirectory
+from node.firmware_config import FirmwareConfig
 from protocol.errors import RemoteProtocolError
 from protocol.profiles import firmware
-from protocol.profiles.firmware import FirmwareOrder, FirmwareState, version_numbers
-from tests.unit.firmware_wheels import manifest_of, order_of, own_wheel, small_wheel
+from protocol.profiles.firmware import FirmwareManifest, FirmwareOrder, FirmwareState, version_numbers
+from tests.unit.firmware_wheels import PUBLISHER, PUBLISHERS, manifest_of, order_of, own_wheel, small_wheel
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 
@@ -51,7 +54,7 @@ def in_force(directory: FirmwareDirectory, path: Path, version: str) -> None:
 
 def test_a_release_that_does_not_fit_is_refused_by_its_reason(tmp_path: Path) -> None:
     path = small_wheel(tmp_path / "x.whl", "0.3.0")
-    here = Installed("0.2.0", "0.2.5", "generic")
+    here = Installed("0.2.0", "0.2.5", "generic", PUBLISHERS)
 
     def refused(**changed: Any) -> str:
         version = changed.pop("version", "0.3.0")
@@ -66,6 +69,30 @@ def test_a_release_that_does_not_fit_is_refused_by_its_reason(tmp_path: Path) ->
     assert refused(version="0.2.0") == refused(version="0.2.4") == refused(version="0.1.9") == "firmware_downgrade"
     assert refused(minimum_version="0.2.1") == "minimum_version"
     assert refused(store_version=STORE_VERSION + 1) == "store_version"
+
+
+def test_what_no_known_publisher_has_signed_is_refused(tmp_path: Path) -> None:
+    """The administrator orders releases; what a gateway runs is not for it to say."""
+    made = manifest_of(small_wheel(tmp_path / "x.whl", "0.3.0"), "0.3.0")
+    others = Ed25519PrivateKey.generate()
+
+    def refused(manifest: FirmwareManifest, publishers: tuple[bytes, ...] = PUBLISHERS) -> str:
+        here = Installed("0.2.0", "", "generic", publishers)
+        return reason_of(lambda: check_manifest(manifest, here, NOW))
+
+    assert refused(made.model_copy(update={"publisher_signature": ""})) == "unknown_publisher"
+    assert refused(made.signed_by(others)) == "unknown_publisher"
+    assert refused(made.model_copy(update={"sha256": "0" * 64})) == "unknown_publisher"
+    assert refused(made, ()) == refused(made, (others.public_key().public_bytes_raw(),)) == "unknown_publisher"
+    both = (others.public_key().public_bytes_raw(), *PUBLISHERS)
+    check_manifest(FirmwareManifest.from_bytes(made.to_bytes()), Installed("0.2.0", "", "generic", both), NOW)
+    assert made == made.signed_by(PUBLISHER)
+
+
+def test_a_directory_without_publishers_is_a_wrong_configuration(tmp_path: Path) -> None:
+    assert FirmwareConfig(directory=tmp_path, publishers=("ab" * 32,)).publishers == ("ab" * 32,)
+    with pytest.raises(ValidationError, match="expected at least one key where directory is set"):
+        FirmwareConfig(directory=tmp_path)
 
 
 def test_versions_count_by_their_numbers() -> None:
