@@ -134,6 +134,7 @@ def main(
     limit_s: Annotated[float, typer.Option(help="What one run of tests may take.")] = 900.0,
 ) -> None:
     """Break the requirements of the sample, one at a time; exits with 1 where a test does not notice."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # the copy goes, and the tests that run in it
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     chosen = [each for each in breakages() if not names or each.requirement in names]
     if unknown := set(names or ()) - {each.requirement for each in chosen}:
