@@ -41,6 +41,7 @@ def _arguments(modules: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--budget", type=float, default=math.inf, metavar="S", help="a place's quickest tests only, S s in all"
     )
+    parser.add_argument("--test", default="", metavar="TEXT", help="only tests of files with this in their name")
     parser.add_argument("--resume", action="store_true", help="keep what earlier runs killed in files of the same text")
     return parser.parse_args()
 
@@ -64,7 +65,7 @@ def main() -> int:
         in_a_process(partial(measure_tests, session, config, options.jobs))
     chosen = {each: _sampled(list(places(session.tree, Path(each))), options) for each in modules}
     every_place = [place for each in chosen.values() for place in each]
-    try_places(session, config["tests"], every_place, options.jobs, options.budget)
+    try_places(session, config["tests"], every_place, options)
     if options.sample is not None:
         CONSOLE.print(f"A sample: up to {options.sample} places of each file, drawn with seed {options.seed}.")
     known = explained(ROOT / "docs" / "explanation" / "mutation.toml")

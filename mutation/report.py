@@ -39,7 +39,7 @@ def report(session: Session, chosen: Mapping[str, Sequence[Place]], known: Expla
             f"{older} of these kills are of earlier runs: with other tests, or other sources beside the file."
         )
     if fewer := sum(outcomes[place.key].is_pending(math.inf) for places in chosen.values() for place in places):
-        CONSOLE.print(f"{fewer} of those that live were tried by their quickest tests alone (--budget).")
+        CONSOLE.print(f"{fewer} of those that live were tried by some of their tests (--budget, --test).")
     _list("Nothing explains why these live; add a test, or a reason to docs/explanation/mutation.toml:", unexplained)
     _list("Listed in docs/explanation/mutation.toml, and no survivor:", idle)
     for each in broken:

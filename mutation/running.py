@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mutation.coverage_table import CoverageTable, measure
+from mutation.coverage_table import CoverageTable, file_of, measure
 from mutation.forks import Ended, in_a_process
 from mutation.outcomes import Outcome, Session
 from mutation.places import Place
@@ -54,29 +55,31 @@ def measure_tests(session: Session, config: dict[str, Any], jobs: int) -> None:
     session.table.write_text(table.as_json(), encoding="utf-8")
 
 
-def try_places(session: Session, tests: Sequence[str], places: Sequence[Place], jobs: int, budget_s: float) -> None:
+def try_places(session: Session, tests: Sequence[str], places: Sequence[Place], options: argparse.Namespace) -> None:
     """
     Try what has no outcome: inside functions in place, then the rest, and what lived but ran in imports, anew.
 
-    Each by its quickest tests that compute for `budget_s` in all; what lived with fewer tests has no outcome.
+    Each by its quickest tests that compute for `options.budget` s in all, or by those of the files that `options.test`
+    names; what lived with fewer tests has no outcome.
     """
     table = CoverageTable(**json.loads(session.table.read_text(encoding="utf-8")))
     known = session.outcomes()
+    budget_s = 0.0 if options.test else options.budget
 
     def trial(place: Place) -> Trial:
         ran = table.tests_of(str(place.module), place.lines) if place.function else table.quickest_first()
-        chosen = table.within(budget_s, ran)
+        chosen = table.within(options.budget, [each for each in ran if options.test in file_of(each)])
         limits_s = table.limits_s(chosen)
         return Trial(place.key, str(place.module), place.function, chosen, limits_s, budget_s, place.change)
 
-    pending = [place for place in places if place.key not in known or known[place.key].is_pending(budget_s)]
+    pending = [place for place in places if place.key not in known or known[place.key].is_pending(options.budget)]
     for place in pending:
         if place.is_annotation:
             nothing = Mutant(place.definition, place.operator, "", "")
             session.add(Outcome(*place.key, session.text_of(str(place.module)), "in an annotation", nothing))
     pending = [place for place in pending if not place.is_annotation]
     if inside := [trial(place) for place in pending if place.function]:
-        in_a_process(partial(_in_place, session, tests, inside, jobs))
+        in_a_process(partial(_in_place, session, tests, inside, options.jobs))
     known = session.outcomes()
     anew = [trial(place) for place in pending if not place.function]
     for place in places:
@@ -84,7 +87,7 @@ def try_places(session: Session, tests: Sequence[str], places: Sequence[Place], 
         if lived and table.is_imported(str(place.module), place.lines):
             anew.append(trial(place))
     if anew:
-        _anew(session, anew, jobs)
+        _anew(session, anew, options.jobs)
 
 
 def _in_place(session: Session, tests: Sequence[str], trials: Sequence[Trial], jobs: int) -> None:
