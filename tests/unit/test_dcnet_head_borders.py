@@ -191,7 +191,7 @@ def test_an_end_that_comes_before_the_last_attempt_tells_who_was_silent() -> Non
             late.confirm(position)
         late.head.on_timer(late.head.next_timer_s())
         assert (late.head.state, late.head.current.attempt) == (State.COLLECTING, 1)
-        end = wire.Result(1, 0, int("300"), outcome, late.view.to_wire(0), bytes(64))
+        end = wire.Result(1, 0, int("300"), int(outcome), late.view.to_wire(0), bytes(64))
         out = late.head.result(end, OPEN_S + 4)
         asked = [each.message for each in out if isinstance(each, ToCoordinator)]
         assert [late.view.from_wire(each.silent) for each in asked if isinstance(each, wire.RingVoid)] == said
