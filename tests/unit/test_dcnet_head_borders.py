@@ -264,7 +264,7 @@ def test_a_reveal_of_a_broken_link_is_hardly_waited_for_once_it_is_the_last() ->
     assert late.head.next_timer_s() == pytest.approx(OPEN_S + 1.2 + late.view.timing.reveal_s / 16)
 
 
-def test_a_share_of_a_broken_link_is_waited_for_while_the_first_member_is_missing() -> None:
+def test_a_broken_link_hurries_nobody_while_the_first_member_is_missing() -> None:
     late = Late()
     for position in late.members(0, 6):
         late.share(position)
