@@ -157,7 +157,7 @@ def page(runs: Sequence[Run], failed: Mapping[int, str] = MappingProxyType({})) 
         f" {values['scenario']['ring_size']}), on {values['cpu_count']} cores, {values['machine']}, Python"
         f" {values['python']}.", "",
         "To measure it anew, on a machine that does nothing else meanwhile: `make loadtest-scale`, or"
-        ' `make loadtest-scale SIZES="100 1000"`. A size that has its report in `out/scale/` is not played again, so a'
+        ' `make loadtest-scale SIZES="100 1000"`. A size that passed (`out/scale/`) is not played again, so a'
         " series that was stopped goes on (`stromkreis loadtest series --help`), and this page is written after each"
         " size. [Load tests](howto/loadtest.md) says how each figure is taken.", "",
         *tables(runs), *(["", *failures] if failures else []), "",
