@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, IPvAnyNetwork, model_validator
 
 from coordinator.config_section import ConfigSection
 from coordinator.epoch_config import EpochConfig
+from coordinator.oidc_config import OidcConfig
 from coordinator.recipients import TotalsRecipient, check_distinct, check_recipients, with_recipients
 from protocol.dcnet.setup.schema import Schema
 
@@ -167,6 +168,8 @@ class CoordinatorConfig(ConfigSection):
     time: TimeServiceConfig = TimeServiceConfig()
 
     deliveries: DeliveriesConfig = DeliveriesConfig()
+
+    oidc: OidcConfig | None = None
 
     data_dir: Path = Path("var/coordinator")
     """Directory of everything durable: database and, unless said otherwise, the PKI. Back this up."""

@@ -166,6 +166,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             orders=orders,
             inbox=delivery_servers.inbox,
             operator_token=operator_token,
+            oidc=config.oidc,
             time_lapse=config.epoch.period_s != config.epoch.interval_s,
             proxies=config.web.proxies,
             has_participants=config.web.totals is not None,

@@ -21,6 +21,7 @@ from coordinator.config import CoordinatorConfig, DeliveriesConfig, TimeServiceC
 from coordinator.epoch_config import EpochConfig
 from coordinator.gwa.ca import ROOT_FILE
 from coordinator.gwa.enrolment import Directory
+from coordinator.oidc_config import OidcConfig
 from coordinator.process import run as run_coordinator
 from coordinator.recipients import TotalsRecipient
 from coordinator.storage.store import Store
@@ -107,6 +108,7 @@ class Network:
     token: SecretStr | None = None
     web: list[str] = field(default_factory=list)
     initial_profiles: Path | None = None
+    oidc: OidcConfig | None = None
     recipients: tuple[TotalsRecipient, ...] = (TotalsRecipient(participant=GRID_OPERATOR),)
     profile_poll_s: float = 5.0
     cipher_of: Callable[[StorageKeys], Cipher] = store_cipher
@@ -130,6 +132,7 @@ class Network:
                 data_dir=self.directory / "coordinator", areas=(self.area, *self.more_areas), database=self.database,
                 quality_seal=self.quality_seal, time=TimeServiceConfig(listen=self._time_address, source="vouched"),
                 deliveries=self.deliveries, initial_profiles=self.initial_profiles, recipients=self.recipients,
+                oidc=self.oidc,
                 epoch=EpochConfig(
                     rounds=self.rounds, period_s=self.period_s, origin_unix_s=self.origin_unix_s,
                     ring_size=self.ring_size, power=self.power, corrupt=0.05, dropout=self.dropout,

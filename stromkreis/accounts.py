@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import webbrowser
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.table import Table
 from protocol.audit import AuditEntry, check_chain
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.link.tls import client_context
+from stromkreis.oidc_log_in import code_from_browser
 from stromkreis.operator_client import Operator, call, operator_client, request
 from stromkreis.plain_text import plain
 
@@ -56,22 +58,39 @@ def log_in(
 
     Example: stromkreis gwa --token-file ~/stromkreis.token accounts log-in alice
     """
-    operator: Operator = context.obj
-    try:
-        tls = client_context(operator.root)
-    except (OSError, ValueError) as error:
-        raise StromkreisError(
-            f"{operator.root}: cannot be read ({type(error).__name__}); expected the SM-PKI root of the coordinator"
-        ) from None
-    if operator.token_file.exists() and operator.token_file.read_text().startswith("stk_op_"):
-        raise StromkreisError(
-            f"{operator.token_file} is the coordinator's own token; give another --token-file for that of a log-in"
-        )
-    with httpx.Client(base_url=operator.coordinator, verify=tls, timeout=_TIMEOUT_S) as client:
+    with _anonymous_client(context.obj) as client:
         session = request(client, "POST", "/sessions", json={"name": name, "password": password}).json()
-    _write(operator.token_file, session["token"])
-    until = datetime.fromisoformat(session["until"]).astimezone()
-    typer.echo(f"{name} is logged in as {session['role']} until {until:%Y-%m-%d %H:%M}: {operator.token_file}")
+    _keep(context.obj, session)
+
+
+@app.command("oidc-log-in")
+def oidc_log_in(
+    context: typer.Context,
+    *,
+    browser: Annotated[bool, typer.Option(help="Open a browser; the address is shown in any case.")] = True,
+    wait_s: Annotated[float, typer.Option("--wait", min=1, max=600, help="Seconds to log in.")] = 300.0,
+) -> None:
+    """
+    Log in at the OpenID provider of the coordinator ([coordinator.oidc]), in a browser on this machine.
+
+    The token goes into --token-file, as with log-in.
+
+    Example: stromkreis gwa --token-file ~/stromkreis.token accounts oidc-log-in
+    """
+    with _anonymous_client(context.obj) as client:
+
+        def begin(redirect_uri: str) -> tuple[str, str]:
+            begun = request(client, "POST", "/oidc/log-ins", json={"redirect_uri": redirect_uri}).json()
+            return begun["state"], begun["url"]
+
+        def show(url: str) -> None:
+            typer.echo(f"log in at {url}")
+            if browser:
+                webbrowser.open(url)
+
+        state, code = code_from_browser(begin, show, wait_s)
+        session = request(client, "POST", "/oidc/sessions", json={"state": state, "code": code}).json()
+    _keep(context.obj, session)
 
 
 @app.command("log-out")
@@ -199,6 +218,29 @@ def verify(
             typer.echo(f"the audit log does not hold: {error}", err=True)
             raise typer.Exit(1) from None
     typer.echo(f"{number} entries hold; keep this head: {number}:{digest.hex()}")
+
+
+def _anonymous_client(operator: Operator) -> httpx.Client:
+    """For a log-in.  Raises StromkreisError where there is no root, or the token file is not for log-ins."""
+    try:
+        tls = client_context(operator.root)
+    except (OSError, ValueError) as error:
+        raise StromkreisError(
+            f"{operator.root}: cannot be read ({type(error).__name__}); expected the SM-PKI root of the coordinator"
+        ) from None
+    if operator.token_file.exists() and operator.token_file.read_text().startswith("stk_op_"):
+        raise StromkreisError(
+            f"{operator.token_file} is the coordinator's own token; give another --token-file for that of a log-in"
+        )
+    return httpx.Client(base_url=operator.coordinator, verify=tls, timeout=_TIMEOUT_S)
+
+
+def _keep(operator: Operator, session: dict[str, Any]) -> None:
+    """Put a log-in's token where the other commands look for it."""
+    _write(operator.token_file, session["token"])
+    until = datetime.fromisoformat(session["until"]).astimezone()
+    told = f"{session['name']} is logged in as {session['role']} until {until:%Y-%m-%d %H:%M}"
+    typer.echo(f"{told}: {operator.token_file}")
 
 
 def _change(context: typer.Context, name: str, change: dict[str, Any], told: str) -> None:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 import nacl.exceptions
 from cryptography.hazmat.primitives import constant_time
@@ -46,6 +46,15 @@ class Identity:
     role: AccountRole
 
 
+class LogIn(NamedTuple):
+    """A log-in that worked: a token, whose, what it may, and until when (Unix, ms)."""
+
+    token: str
+    name: str
+    role: AccountRole
+    until_ms: int
+
+
 class Accounts:
     """
     All accounts of a coordinator; methods block, and any thread may call them.
@@ -75,7 +84,16 @@ class Accounts:
     def change(
         self, name: str, *, role: AccountRole | None = None, password: str | None = None, disabled: bool | None = None
     ) -> None:  # fmt: skip
-        """What is given, and log it out everywhere.  Raises RemoteProtocolError `password_short`, `account_unknown`."""
+        """
+        What is given, and log it out everywhere.
+
+        Raises RemoteProtocolError `password_short`, `account_unknown`, `account_external` for role or password of one
+        that the OpenID provider vouches for.
+        """
+        known = self.repository.get(name)
+        if known is not None and known.subject is not None and (role is not None or password is not None):
+            detail = f"{name} logs in at the OpenID provider, which also says its role: change them there"
+            raise RemoteProtocolError("account_external", detail)
         changed = self.repository.change(
             name, role=role, password=None if password is None else self._hash(password),
             disabled_ms=self._now_ms() if disabled else None, enabled=disabled is False,
@@ -83,9 +101,9 @@ class Accounts:
         if not changed:
             raise RemoteProtocolError("account_unknown", f"there is no account {name}")
 
-    def log_in(self, name: str, password: str, address: str) -> tuple[str, AccountRole, int]:
+    def log_in(self, name: str, password: str, address: str) -> LogIn:
         """
-        A token, what it may, and until when (Unix, ms).
+        Log in by password.
 
         Raises RemoteProtocolError `too_many_failed_logins`, `wrong_password`, which says the same of a name that there
         is no account of.
@@ -95,7 +113,8 @@ class Accounts:
                 detail = f"wait {wait_s:.0f} s before the next try; nothing is locked"
                 raise RemoteProtocolError("too_many_failed_logins", detail)
         record = self.repository.get(name)
-        usable = record if record is not None and record.disabled_ms is None else None
+        has_password = record is not None and record.subject is None
+        usable = record if record is not None and has_password and record.disabled_ms is None else None
         with self._judged:
             is_right = _verify(self._decoy() if usable is None else usable.password, password)
         if usable is None or not is_right:
@@ -107,12 +126,38 @@ class Accounts:
             raise RemoteProtocolError("wrong_password", "user name or password is wrong")
         with self._lock:
             self._throttle.succeeded(name, address)
-        self.note(Identity(name, usable.role), "log_in", "", address)
+        return self._open(usable, "", address)
+
+    def log_in_external(self, name: str, subject: str, role: AccountRole, address: str) -> LogIn:
+        """
+        Log in somebody whom the OpenID provider vouches for; the first time an account of this name is made.
+
+        Raises RemoteProtocolError `account_known` where the name is another's, `account_disabled`.
+        """
+        if (known := self.repository.of_subject(subject)) is None:
+            self.repository.add(AccountRecord(name, role, "", self._now_ms(), subject=subject))
+            known = self.repository.of_subject(subject)
+        if known is None:
+            raise RemoteProtocolError("account_known", f"there is an account {name} already, which is another's")
+        if known.disabled_ms is not None:
+            raise RemoteProtocolError("account_disabled", f"account {known.name} is disabled")
+        if known.role is not role:
+            self.note(Identity(known.name, role), "role_of_claims", f"{known.role} -> {role}", address)
+            self.repository.change(known.name, role=role)
+        return self._open(replace(known, role=role), "OIDC", address)
+
+    def log_out_external(self, subject: str) -> None:
+        """Log out everywhere whom the OpenID provider gives no role any more."""
+        if (known := self.repository.of_subject(subject)) is not None:
+            self.repository.close_sessions(known.name)
+
+    def _open(self, account: AccountRecord, how: str, address: str) -> LogIn:
+        self.note(Identity(account.name, account.role), "log_in", how, address)
         token, now_ms = TOKEN_PREFIX + secrets.token_urlsafe(32), self._now_ms()
         until_ms = now_ms + SESSION_S * 1000
-        if not self.repository.open_session(_digest(token), usable, until_ms, now_ms):
+        if not self.repository.open_session(_digest(token), account, until_ms, now_ms):
             raise RemoteProtocolError("wrong_password", "the account was changed meanwhile; log in again")
-        return token, usable.role, until_ms
+        return LogIn(token, account.name, account.role, until_ms)
 
     def log_out(self, token: str) -> None:
         """The token is good for nothing any more."""

@@ -30,13 +30,18 @@ class AccountRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AccountRecord:
-    """One account; `password` is an Argon2id hash with salt and costs, `disabled_ms` since when nobody can log in."""
+    """
+    One account; `password` is an Argon2id hash with salt and costs, `disabled_ms` since when nobody can log in.
+
+    `subject` is the digest of issuer and subject of one that an OpenID provider vouches for, which has no password.
+    """
 
     name: str
     role: AccountRole
     password: str = field(repr=False)
     created_ms: int
     disabled_ms: int | None = None
+    subject: str | None = None
 
 
 class AccountRepository:
@@ -46,7 +51,7 @@ class AccountRepository:
         self._database = database
 
     def add(self, record: AccountRecord) -> bool:
-        """A new account; False where there is one of the name."""
+        """A new account; False where there is one of the name, or of the subject."""
         values = {column.name: getattr(record, column.name) for column in accounts.columns}
         statement = self._database.insert(accounts).values(values | {"role": record.role.value})
         with self._database.write() as connection:
@@ -57,6 +62,12 @@ class AccountRepository:
         """One account, None where there is none."""
         with self._database.read() as connection:
             row = connection.execute(select(accounts).where(accounts.c.name == name)).mappings().first()
+        return None if row is None else _record(row)
+
+    def of_subject(self, subject: str) -> AccountRecord | None:
+        """The account of somebody at the OpenID provider, None where there is none."""
+        with self._database.read() as connection:
+            row = connection.execute(select(accounts).where(accounts.c.subject == subject)).mappings().first()
         return None if row is None else _record(row)
 
     def all(self) -> list[AccountRecord]:
@@ -109,6 +120,11 @@ class AccountRepository:
         """Somebody logs out."""
         with self._database.write() as connection:
             connection.execute(sessions.delete().where(sessions.c.digest == digest))
+
+    def close_sessions(self, name: str) -> None:
+        """Somebody is logged out everywhere."""
+        with self._database.write() as connection:
+            connection.execute(sessions.delete().where(sessions.c.name == name))
 
     def of_session(self, digest: bytes, now_ms: int) -> AccountRecord | None:
         """Whose session it is, None for one that is over, and for an account that is disabled."""

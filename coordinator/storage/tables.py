@@ -340,6 +340,7 @@ accounts = Table(  # who may use REST and commands; see coordinator.gwa.accounts
     Column("password", String(128), nullable=False),  # Argon2id, with its salt and costs
     Column("created_ms", BigInteger, nullable=False),
     Column("disabled_ms", BigInteger),
+    Column("subject", String(64), unique=True, index=True),  # at the OpenID provider; None: it has a password
     CheckConstraint("role IN ('viewer', 'operator', 'administrator')", name="account_role"),
 )
 

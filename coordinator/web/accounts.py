@@ -32,6 +32,7 @@ class Session(ApiModel):
 
     token: str
     """For `Authorization: Bearer`; whoever has it is this account."""
+    name: str
     role: AccountRole
     until: datetime
     """When it is over."""
@@ -61,6 +62,8 @@ class AccountView(ApiModel):
     role: AccountRole
     created_at: datetime
     disabled_at: datetime | None
+    is_external: bool
+    """Whether it logs in at the OpenID provider, which says its role, too."""
 
 
 class AccountPage(ApiModel):
@@ -107,8 +110,8 @@ def make_account_router(access: Access) -> APIRouter:
         """Log in; only over HTTPS.  Whoever fails waits longer each time, nothing is locked."""
         if request.url.scheme != "https":
             raise RemoteProtocolError("https_required", "passwords travel over HTTPS only")
-        token, role, until_ms = accounts.log_in(body.name, body.password.get_secret_value(), address_of(request))
-        return Session(token=token, role=role, until=_time(until_ms))
+        done = accounts.log_in(body.name, body.password.get_secret_value(), address_of(request))
+        return Session(token=done.token, name=done.name, role=done.role, until=_time(done.until_ms))
 
     @router.delete("/sessions", operation_id="log_out", status_code=204, responses=problem_responses(401, 403),
                    dependencies=access.require(AccountRole.VIEWER, audited=True))  # fmt: skip
@@ -163,7 +166,10 @@ def make_account_router(access: Access) -> APIRouter:
 
 def _view(record: AccountRecord) -> AccountView:
     disabled = None if record.disabled_ms is None else _time(record.disabled_ms)
-    return AccountView(name=record.name, role=record.role, created_at=_time(record.created_ms), disabled_at=disabled)
+    return AccountView(
+        name=record.name, role=record.role, created_at=_time(record.created_ms), disabled_at=disabled,
+        is_external=record.subject is not None,
+    )  # fmt: skip
 
 
 def _time(moment_ms: int) -> datetime:

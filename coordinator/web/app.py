@@ -23,11 +23,14 @@ from coordinator.gwa.accounts import Accounts
 from coordinator.gwa.enrolment import Enrolment
 from coordinator.gwa.firmware import FirmwareRollout
 from coordinator.gwa.leaving import Leaving
+from coordinator.gwa.oidc import OidcLogIn
+from coordinator.gwa.oidc_provider import OidcProvider, oidc_client
 from coordinator.gwa.profiles import ProfileRollout
 from coordinator.gwa.query_proofs import QueryProofs
 from coordinator.gwa.renewal import Renewal
 from coordinator.gwa.tunnel_orders import TunnelOrders
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.oidc_config import OidcConfig
 from coordinator.status import StatusSource
 from coordinator.storage.accounts import AccountRole
 from coordinator.storage.engine import fault_of
@@ -46,6 +49,7 @@ from coordinator.web.errors import Guard, install_errors
 from coordinator.web.firmware import make_firmware_router
 from coordinator.web.forwarded import ForwardedClient, Networks
 from coordinator.web.health import install_health
+from coordinator.web.oidc import make_oidc_router
 from coordinator.web.profiles import make_profile_router
 from coordinator.web.tunnel_orders import make_outcome_router
 from protocol.errors import LocalProtocolError
@@ -67,6 +71,7 @@ def make_app(
     orders: TunnelOrders | None = None,
     inbox: DeliveryInbox | None = None,
     operator_token: str = "",
+    oidc: OidcConfig | None = None,
     time_lapse: bool = False,
     proxies: Networks = (),
     has_participants: bool = False,
@@ -77,9 +82,10 @@ def make_app(
 
     `enrolment` None leaves the routes of certificates out, `billing_service` None those of bills, `profiles` None those
     of profile sets, `orders` None those of tunnels, `inbox` None those of deliveries; `source` belongs to the rings'
-    role.  Whoever shows `operator_token` is an administrator; empty: there are no routes of accounts.  `time_lapse`
-    marks every total: metering time runs faster than real time.  `proxies` are before it, and say who called.
-    `has_participants`: each is shown its own totals elsewhere, so all totals want a log-in where https is for others.
+    role.  Whoever shows `operator_token` is an administrator; empty: there are no routes of accounts.  `oidc` is the
+    OpenID provider at which accounts may log in, too.  `time_lapse` marks every total: metering time runs faster than
+    real time.  `proxies` are before it, and say who called.  `has_participants`: each is shown its own totals
+    elsewhere, so all totals want a log-in where https is for others.
     """
     app = FastAPI(
         title="Stromkreis coordinator",
@@ -106,6 +112,10 @@ def make_app(
         app.include_router(make_log_router(store))
         if operator_token:  # without it nobody could make the first account
             app.include_router(make_account_router(access))
+            if oidc is not None:
+                provider = OidcProvider(oidc, oidc_client(oidc), time.monotonic)
+                log_in = OidcLogIn(oidc, provider, access.accounts, lambda: clock().timestamp(), time.monotonic)
+                app.include_router(make_oidc_router(log_in))
         if enrolment is not None:
             renewal = Renewal(store.gateways, store.certificates, enrolment.authority, enrolment.issued)
             leaving = Leaving(store.gateways, store.certificates, enrolment.directory)

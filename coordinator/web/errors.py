@@ -41,6 +41,8 @@ _STATUS = {
     "certificate_revoked": 403, "gateway_unknown": 404, "renewal_early": 409,
     "duplicate_gateway": 409, "duplicate_key": 409,
     "not_logged_in": 401, "wrong_password": 401, "too_many_failed_logins": 403, "role_too_low": 403,
+    "account_disabled": 403, "account_external": 409, "role_unmapped": 403, "oidc_state": 403, "oidc_refused": 403,
+    "oidc_claims": 403, "oidc_provider": 502,
     "account_unknown": 404, "account_known": 409, "tariff_unknown": 404, "period_not_over": 409,
     "profile_unknown": 404, "profile_version": 409, "bad_receipt": 403, "bad_proof": 403, "old_proof": 403,
     "delivery_known": 409, "certificate_signature": 403, "unknown_issuer": 403, "key_usage": 403,
@@ -55,6 +57,7 @@ _TITLES = {
     405: "Method not allowed",
     409: "Conflict",
     422: "Invalid input",
+    502: "The OpenID provider fails",
     503: "Unavailable",
 }
 _HEADERS = {

@@ -30,7 +30,7 @@ from protocol.link import Keypair, LinkContext
 from protocol.wire import Outcome
 
 DATA = Path(__file__).parent.parent / "data" / "coordinator"
-REVISIONS = [f"{number:04}" for number in range(1, 18)]
+REVISIONS = [f"{number:04}" for number in range(1, 19)]
 LATEST = REVISIONS[-1]
 
 
