@@ -9,6 +9,7 @@ quarter hour is a quarter hour.  The demo only turns `epoch.period_s` down and g
 from __future__ import annotations
 
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -36,8 +37,16 @@ def _web_address(text: str) -> str:
     return text.rstrip("/")
 
 
+def _not_mapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    """Who calls from ::ffff:192.0.2.1 counts as 192.0.2.1, so such a network would never match."""
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
+        raise ValueError("the network in the form of IPv4, 192.0.2.0/24")
+    return network
+
+
 ZmqEndpoint = Annotated[str, AfterValidator(_zmq_endpoint)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
+ProxyNetwork = Annotated[IPvAnyNetwork, AfterValidator(_not_mapped)]
 AreaName = Annotated[str, Field(pattern=r"^[^\s](.{0,62}[^\s])?$")]
 
 
@@ -67,7 +76,7 @@ class WebConfig(ConfigSection):
     public_url: WebAddress | None = None
     """The address for browsers and gateways, if it differs from `listen` (reverse proxy, container)."""
 
-    proxies: Annotated[tuple[IPvAnyNetwork, ...], Field(max_length=64)] = ()
+    proxies: Annotated[tuple[ProxyNetwork, ...], Field(max_length=64)] = ()
     """Addresses or networks of the reverse proxies before it. Their X-Forwarded-For says who called: for failed
     log-ins, the audit log, wake-up messages. Nobody else's is read. Naming more lets whoever is there say who it is."""
 

@@ -20,6 +20,8 @@ from node.config_section import ConfigSection
 from node.firmware_config import FirmwareConfig
 from node.gateway_config import AreaName, FleetConfig, GatewayConfig
 from node.ordinal import filled, resolve
+from protocol.dcnet.setup.schema import OWN_REGISTERS
+from protocol.profiles.base import ObisText
 
 
 def _web_address(text: str) -> str:
@@ -148,6 +150,10 @@ class PolicyConfig(ConfigSection):
     """Honest members that every total has at least, n_min less the corrupt: an area needs 46 gateways for 30 where 1 %
     may be corrupt. Below 30 a household shows in totals of rosters that a coordinator chooses, and totals of power are
     refused (`power = false` in the coordinator's configuration)."""
+
+    registers: Annotated[tuple[ObisText, ...], Field(min_length=1, max_length=64)] = tuple(sorted(OWN_REGISTERS))
+    """OBIS codes that may be summed. Adding one that few meters have, such as reactive energy, lets a coordinator that
+    is the administrator, too, make totals of which all but one household's part is 0."""
 
     limit_returns: bool = True
     """Count how often a gateway comes back into totals: four times at once, and once more every four hours; without

@@ -73,7 +73,7 @@ def policy_of(config: PolicyConfig) -> Policy:
     epsilon = config.noise_epsilon_max
     return Policy(
         corrupt_ppm=round(config.corrupt * 1_000_000), ring_size_min=config.ring_size_min,
-        honest_floor=config.honest_floor,
+        honest_floor=config.honest_floor, registers=frozenset(config.registers),
         epsilon_ppm_max=None if epsilon is None else round(epsilon * 1_000_000), power_w=config.noise_power_w,
         energy_wh=config.noise_energy_wh,
     )  # fmt: skip

@@ -27,7 +27,7 @@ from protocol.dcnet.setup.epoch import (
     verify_layout,
 )
 from protocol.dcnet.setup.rings import cut_rings, ring_number
-from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, Noise, Schema
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, OWN_REGISTERS, VERIFIED_SCHEMA, Noise, Schema
 from protocol.errors import RemoteProtocolError
 
 AREA = [f"gateway-{i:02}" for i in range(20)]
@@ -316,12 +316,22 @@ def test_a_call_that_is_weaker_than_our_policy() -> None:
     assert check_call(CALL, Policy(corrupt_ppm=10_000)) == DEFAULT_SCHEMA
     for policy, reason in [
         (Policy(corrupt_ppm=10_001), "weak_epoch"),
-        (Policy(schema_digests=frozenset({bytes(32)})), "unknown_schema"),
+        (Policy(registers=OWN_REGISTERS - {"1-0:2.8.0*255"}), "register_not_allowed"),
     ]:
         with pytest.raises(RemoteProtocolError) as caught:
             check_call(CALL, policy)
         assert caught.value.reason == reason
-    assert check_call(CALL, Policy(schema_digests=frozenset({DEFAULT_SCHEMA.digest()}))) == DEFAULT_SCHEMA
+
+
+@pytest.mark.parametrize("register", ["1-0:3.8.0*255", "1-0:5.8.0*255", "1-0:9.8.0*255"])
+def test_a_register_that_hardly_any_meter_has_is_not_summed(register: str) -> None:
+    """Who signs the profiles, too, could name it for everybody: its total would be the one household's that has it."""
+    slot = replace(DEFAULT_SCHEMA.slots[1], name="rare", obis=register)
+    call = replace(CALL, schema=Schema((*DEFAULT_SCHEMA.slots, slot)).to_bytes())
+    with pytest.raises(RemoteProtocolError) as caught:
+        check_call(call, Policy())
+    assert caught.value.reason == "register_not_allowed"
+    check_call(call, Policy(registers=OWN_REGISTERS | {register}))
 
 
 def noisy(**changes: Noise | None) -> wire.EpochCall:

@@ -207,8 +207,8 @@ def test_a_weak_epoch_is_refused(made: Made) -> None:
         check_call(replace(hood.call, corrupt_ppm=9_999), Policy())
     with pytest.raises(RemoteProtocolError, match="bad_schema"):
         check_call(replace(hood.call, schema=b"[]"), Policy())
-    with pytest.raises(RemoteProtocolError, match="unknown_schema"):
-        check_call(hood.call, Policy(schema_digests=frozenset({bytes(32)})))
+    with pytest.raises(RemoteProtocolError, match="register_not_allowed"):
+        check_call(hood.call, Policy(registers=frozenset()))
     assert refused(hood, layout, replace(POLICY, ring_size_min=7)) == "ring_too_small"
 
 

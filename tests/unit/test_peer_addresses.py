@@ -11,11 +11,13 @@ import pytest
 from anyio.abc import SocketAttribute
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from coordinator.config import WebConfig
 from coordinator.web.forwarded import ForwardedClient
 from node.cls.admission import Quota
 from protocol.link.web_server import ConnectionLimit
@@ -120,3 +122,10 @@ async def test_behind_proxies_the_last_address_that_is_none_called(
 )
 async def test_who_is_no_proxy_or_says_no_address_counts_itself(peer: str, forwarded: list[str]) -> None:
     assert await caller(peer, *forwarded) == peer
+
+
+def test_a_mapped_network_of_proxies_is_a_wrong_configuration() -> None:
+    networks = "192.0.2.0/24", "2001:db8::/32"
+    assert tuple(map(str, WebConfig.model_validate({"proxies": networks}).proxies)) == networks
+    with pytest.raises(ValidationError, match="the network in the form of IPv4"):
+        WebConfig.model_validate({"proxies": ["::ffff:192.0.2.0/120"]})

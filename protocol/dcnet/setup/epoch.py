@@ -26,7 +26,7 @@ from protocol.dcnet.setup.crowd import check_part
 from protocol.dcnet.setup.ranges import FUSE_A, check_ranges, committed_bits
 from protocol.dcnet.setup.registers import check_registers
 from protocol.dcnet.setup.rings import Member, RingView, Timing, cut_rings, ring_number
-from protocol.dcnet.setup.schema import Kind, Schema, Slot
+from protocol.dcnet.setup.schema import OWN_REGISTERS, Kind, Schema, Slot
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.interval import RegistrationGrid
 
@@ -47,15 +47,16 @@ class Policy:
 
     Raising `corrupt_ppm` demands larger neighbourhoods; raising `ring_size_min` refuses small areas.  `honest_floor` is
     how many honest members each total has at least; where it is below `HONEST_FLOOR` calls with power are refused,
-    since power is what a small total gives away at once.  With
-    `epsilon_ppm_max` every total must be noisy: ε at most that, for households that change it by up to `power_w` or
-    `energy_wh`; None takes totals as they are.
+    since power is what a small total gives away at once.
+    `registers` are the OBIS codes that may be summed: the total of one that a single meter of the ring shows is that
+    household's.  With `epsilon_ppm_max` every total must be noisy: ε at most that, for households that change it by up
+    to `power_w` or `energy_wh`; None takes totals as they are.
     """
 
     corrupt_ppm: int = 10_000
     ring_size_min: int = 5
     honest_floor: int = HONEST_FLOOR
-    schema_digests: frozenset[bytes] | None = None  # None: any schema whose registers the gateway has
+    registers: frozenset[str] = OWN_REGISTERS
     epsilon_ppm_max: int | None = None
     power_w: int = 24_000
     energy_wh: int = 6_000
@@ -176,9 +177,9 @@ def check_call(call: wire.EpochCall, policy: Policy, fuse_a: int = FUSE_A) -> Sc
         raise RemoteProtocolError("weak_epoch", f"corrupt rate below our {policy.corrupt_ppm} parts in a million")
     if not all(map(policy.admits_noise, schema.slots)):
         raise RemoteProtocolError("weak_noise", "a total that is less noisy than our policy asks for")
-    if policy.schema_digests is not None and schema.digest() not in policy.schema_digests:
-        raise RemoteProtocolError("unknown_schema", "an aggregate schema that this gateway is not configured to serve")
     check_registers(schema)
+    if unwanted := [slot.obis for slot in schema.slots[1:] if slot.obis not in policy.registers]:
+        raise RemoteProtocolError("register_not_allowed", f"{unwanted[0]} is none of [node.policy] registers")
     if policy.honest_floor < HONEST_FLOOR and any(slot.kind is Kind.POWER for slot in schema.slots):
         raise RemoteProtocolError(
             "power_below_floor",

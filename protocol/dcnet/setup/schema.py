@@ -198,3 +198,11 @@ _COUNT = DEFAULT_SCHEMA.slots[0]
 GAS_SCHEMA = Schema((_COUNT, Slot("gas_volume", "7-0:3.0.0*255", "m³", -3, Kind.ENERGY)))
 HEAT_SCHEMA = Schema((_COUNT, Slot("heat", "6-0:1.0.0*255", "Wh", 0, Kind.ENERGY)))
 WATER_SCHEMA = Schema((_COUNT, Slot("water_volume", "8-0:1.0.0*255", "m³", -3, Kind.ENERGY)))
+
+OWN_REGISTERS = frozenset(
+    slot.obis
+    for schema in (DEFAULT_SCHEMA, GAS_SCHEMA, HEAT_SCHEMA, WATER_SCHEMA)
+    for slot in schema.slots
+    if slot.obis is not None
+)
+"""OBIS codes of what this release's coordinators sum."""
