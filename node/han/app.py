@@ -2,7 +2,8 @@
 The web application of one gateway at home, as ASGI: bounds, log-in, then the consumer's page or the HAN API.
 
 Few headers (REQ.Webservice.HttpServer.160), an answer within 20 s (.190), fields up to 4096 and all headers up to
-16 KiB (.170, .180 want 250 and 8500), bodies up to 64 KiB of announced length.
+16 KiB (.170, .180 want 250 and 8500), bodies up to 64 KiB of announced length.  A request whose TLS session ends is
+given up (.80): nobody waits for its answer.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -98,7 +100,8 @@ class HanApplication:
             if isinstance(read, HanAnswer):
                 return read
             body = read
-        answer = await self._served(HanRequest(who, method, scope["path"], query, headers, body))
+        request = HanRequest(who, method, scope["path"], query, headers, body)
+        answer = await _while_connected(receive, partial(self._served, request))
         if answer.status == _REDIRECTED:
             self._login.move(login, dict(answer.headers)["Location"])
         return answer
@@ -110,6 +113,28 @@ class HanApplication:
         if request.path.startswith(ROOT):
             return await self._api.answer(request)
         return self._page.answer(request.account, request.method, request.path)
+
+
+async def _while_connected(receive: Receive, answer: Callable[[], Awaitable[HanAnswer]]) -> HanAnswer:
+    """The answer, or in its place one that nobody gets where the session ended before it was made."""
+    made = failure(503, "disconnected", "the session has ended")
+    failed: Exception | None = None
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        try:
+            made = await answer()
+        except Exception as error:  # noqa: BLE001 - raised below as it is, not in a group
+            failed = error
+        nursery.cancel_scope.cancel()
+    if failed is not None:
+        raise failed
+    return made
 
 
 def _headers(scope: Scope) -> dict[str, str]:

@@ -53,6 +53,8 @@ async def ask(api: Api, body: list[bytes] | None = None, gap_s: float = 0.0, **h
 
     async def receive() -> dict[str, Any]:
         await trio.sleep(gap_s)
+        if body is None or not parts:
+            await trio.sleep_forever()
         return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
 
     async def send(message: Any) -> None:
@@ -107,13 +109,40 @@ async def test_only_so_many_requests_are_under_way(autojump_clock: trio.testing.
             "type": "http", "method": "GET", "path": "/smgw/", "raw_path": b"/smgw/", "query_string": b"",
             "headers": [], "client": None,
         }  # fmt: skip
-        await application(scope, lambda: trio.sleep(0), send)  # type: ignore[arg-type,return-value]
+        await application(scope, trio.sleep_forever, send)
 
     async with trio.open_nursery() as nursery:
         for _ in range(100):
             nursery.start_soon(one)
     assert api.most == REQUESTS_MAX
     assert {200, 503} == set(statuses) - {0}
+
+
+async def test_a_request_ends_with_its_session(autojump_clock: trio.testing.MockClock) -> None:
+    api = Api()
+    api.takes_s = 1_000
+    application = HanApplication(Login(), api, Page(), lambda: 0.0)  # type: ignore[arg-type]
+    is_gone = trio.Event()
+
+    async def receive() -> dict[str, Any]:
+        await is_gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Any) -> None:
+        pass
+
+    scope: dict[str, Any] = {
+        "type": "http", "method": "GET", "path": "/smgw/", "raw_path": b"/smgw/", "query_string": b"", "headers": [],
+        "client": None,
+    }  # fmt: skip
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(application, scope, receive, send)
+        await trio.testing.wait_all_tasks_blocked()
+        assert api.under_way == 1
+        gone_s = trio.current_time()
+        is_gone.set()
+    assert api.under_way == 0
+    assert trio.current_time() == gone_s
 
 
 async def test_a_defect_costs_its_answer_and_shows_no_value(caplog: pytest.LogCaptureFixture) -> None:
