@@ -3,7 +3,7 @@ Records: slotted dataclasses whose fields nobody assigns to, made as quickly as 
 
 `dataclass(frozen=True)` writes each field through `object.__setattr__`, which makes an object of ten fields four times
 as dear (1.6 against 0.4 µs).  Messages and effects are made by the dozen in every gateway and round, so here it is the
-type checker alone that forbids to assign to a field.  Where an object is made rarely, or guards a secret, take
+type checker alone that forbids to assign to a field.  Where an object is made rarely, take
 `dataclass(frozen=True, slots=True)`.
 """
 

@@ -515,7 +515,7 @@ async def test_every_probe_of_a_node_is_answered() -> None:
     async with trio.open_nursery() as nursery:
         serve: Any = partial(serve_monitoring, CollectorRegistry(), "http://127.0.0.1:0", lambda: None, lambda: healthy)
         address = await nursery.start(serve)
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=120) as client:
             for path in paths:
                 assert (await client.get(f"{address}{path}")).status_code == 200
         nursery.cancel_scope.cancel()

@@ -143,4 +143,4 @@ class Home:
         if chain := more.pop("chain", None):
             context.load_cert_chain(chain)
         auth = httpx.DigestAuth(*login) if login else None
-        return httpx.AsyncClient(verify=context, base_url=self.address, auth=auth, timeout=30, **more)
+        return httpx.AsyncClient(verify=context, base_url=self.address, auth=auth, timeout=120, **more)

@@ -96,7 +96,7 @@ async def test_a_full_disk_costs_an_epoch_and_the_next_one_runs(network: Network
             resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (size, hard))
             await network.wait_until(lambda: "could not be made durable in time" in log.read_text())
             assert store.epochs.latest() == []
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=120) as client:
                 metrics = (await client.get(f"{plain}/metrics")).text
             (errors,) = re.findall(
                 r'^stromkreis_peer_errors_total\{reason="store_error"\} (\S+)', metrics, re.MULTILINE

@@ -83,7 +83,7 @@ async def test_the_roles_work_as_processes_of_their_own(
         token = (config.data_dir / OPERATOR_TOKEN_FILE).read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
         async with httpx.AsyncClient(
-            verify=client_context(config.pki_path / "root.pem"), headers=headers, timeout=30
+            verify=client_context(config.pki_path / "root.pem"), headers=headers, timeout=120
         ) as client:
             assert len((await get(Role.GWA, "/gateways"))["items"]) == 8
             rings = (await get(Role.RINGS, "/rings"))["items"]  # of two epochs where the next one was called early

@@ -306,7 +306,7 @@ async def test_a_node_updates_itself_and_goes_back_from_what_does_not_start(netw
             return await trio.to_thread.run_sync(run, "roll-out", source, "--activate", "now", "--wait", "300")
 
         async def version() -> str:
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=120) as client:
                 text = (await client.get(f"{monitoring}/metrics")).text
             return text.partition('stromkreis_build_info{version="')[2].partition('"')[0]
 

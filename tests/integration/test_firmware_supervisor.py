@@ -63,19 +63,24 @@ class World:
         self.directory.append(order.manifest, image.read_bytes())
         self.directory.stage(order)
 
-    def start(self, confirm_s: float = 600.0) -> None:
+    def start(self) -> None:
         """Start the supervisor."""
         script = str(Path(__file__).with_name("supervised.py"))
         # By -c: the script's own directory must not come before the working directory's program.
         self.process = subprocess.Popen(
-            [sys.executable, script, str(self.path / "firmware"), str(confirm_s)], cwd=self.path,
+            [sys.executable, script, str(self.path / "firmware")], cwd=self.path,
             env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
         )  # fmt: skip
+
+    def send(self, how: signal.Signals) -> None:
+        """Send the supervisor a signal."""
+        assert self.process is not None
+        self.process.send_signal(how)
 
     def end(self, how: signal.Signals) -> int:
         """End the supervisor."""
         assert self.process is not None
-        self.process.send_signal(how)
+        self.send(how)
         return self.process.wait(timeout=120)
 
     def said(self) -> list[str]:
@@ -121,14 +126,16 @@ def test_a_release_that_confirms_itself_stays_over_a_restart(world: World) -> No
 
 def test_one_that_ends_or_is_not_ready_in_time_is_rolled_back(world: World) -> None:
     world.stage("0.2.0", ENDS)
-    world.start(confirm_s=2)
+    world.start()
     world.until_said("0.2.0 starts", "installed starts")
     status = world.directory.read()
     assert status.outcome is not None
     assert (status.current, status.outcome.state, status.outcome.reason) == (None, FirmwareState.ROLLED_BACK, "ended")
     assert world.end(signal.SIGTERM) == 0
     world.stage("0.3.0", STAYS)
-    world.start(confirm_s=2)
+    world.start()
+    world.until(lambda: world.said()[3:] == ["0.3.0 starts"])
+    world.send(signal.SIGUSR1)
     world.until(lambda: len(world.said()) == 6)
     assert world.said()[2:] == ["installed stops", "0.3.0 starts", "0.3.0 stops", "installed starts"]
     status = world.directory.read()

@@ -79,7 +79,7 @@ async def looked_at(port: int, gateway: str) -> dict[str, Any]:
     auth = httpx.DigestAuth("anna", PASSWORD)
     base = f"https://127.0.0.1:{port}/smgw/con/v1/"
     transport = httpx.AsyncHTTPTransport(verify=unchecked(), local_address="127.0.0.2", retries=3)
-    async with httpx.AsyncClient(transport=transport, base_url=base, auth=auth, timeout=30) as client:
+    async with httpx.AsyncClient(transport=transport, base_url=base, auth=auth, timeout=120) as client:
         (uri,) = (await client.get("rts/Meter/")).json()
         meter = uri.rpartition("/")[2]
         return {

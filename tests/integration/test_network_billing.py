@@ -74,7 +74,7 @@ class Operator:
 
     async def call(self, method: str, path: str, status: int, **how: Any) -> dict[str, Any]:
         address = f"{self._network.web[0]}/api/v1{path}"
-        async with httpx.AsyncClient(verify=self._context, headers=self._headers, timeout=30) as client:
+        async with httpx.AsyncClient(verify=self._context, headers=self._headers, timeout=120) as client:
             answer = await client.request(method, address, **how)
         assert answer.status_code == status, answer.text
         told: dict[str, Any] = answer.json()

@@ -77,7 +77,7 @@ async def test_a_full_disk_stops_its_own_gateways_only_and_they_come_back(networ
             assert re.search("does not (contribute|log its meters)", log.read_text())
             assert "free disk space" in log.read_text()
             (address,) = set(re.findall(r"monitoring at (\S+)", log.read_text()))
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=120) as client:
                 metrics = (await client.get(f"{address}/metrics")).text
             (errors,) = re.findall(r"^stromkreis_node_store_errors_total (\S+)", metrics, re.MULTILINE)
             assert float(errors) > 0

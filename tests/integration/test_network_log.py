@@ -123,7 +123,7 @@ async def test_histories_of_rings_are_entered_and_found_by_their_members(network
         await network.start_node(nursery, 0, 8, "node", addresses.append)
         await network.wait_until(lambda: opened(network, 2))
         counted = re.compile(r'stromkreis_node_ring_events_total\{event="history_logged"\} (\d+)')
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=120) as client:
             with trio.fail_after(120):  # a gateway asks in its own time, if it had a ring that ended
                 shown = ""
                 while (found := counted.search(shown)) is None or int(found[1]) < 1:

@@ -56,7 +56,7 @@ async def test_without_a_profile_and_without_the_switch_nobody_takes_part(networ
         await network.start_node(nursery, 0, 8, "node", addresses.append)
 
         def all_refused() -> bool:
-            lines = httpx.get(f"{addresses[0]}/metrics").text.splitlines()
+            lines = httpx.get(f"{addresses[0]}/metrics", timeout=120).text.splitlines()
             return any(refused in line and float(line.split()[-1]) >= 8 for line in lines)
 
         await network.wait_until(all_refused)

@@ -25,7 +25,7 @@ async def fetched(network: Network, path: str) -> list[dict[str, Any]]:
     config = network.coordinator_config
     assert config is not None
     context = client_context(config.pki_path / "root.pem")
-    async with httpx.AsyncClient(verify=context, timeout=30) as client:
+    async with httpx.AsyncClient(verify=context, timeout=120) as client:
         answer = await client.get(f"{network.web[0]}/api/v1{path}")
     assert answer.status_code == 200, answer.text
     return list(answer.json()["items"])
@@ -43,7 +43,7 @@ def owing(network: Network) -> list[str]:
 async def metric(network: Network, outcome: str) -> float:
     config = network.coordinator_config
     assert config is not None
-    async with httpx.AsyncClient(verify=client_context(config.pki_path / "root.pem"), timeout=30) as client:
+    async with httpx.AsyncClient(verify=client_context(config.pki_path / "root.pem"), timeout=120) as client:
         text = (await client.get(f"{network.web[0]}/metrics")).text
     lines = [
         line for line in text.splitlines() if line.startswith(f'stromkreis_range_checks_total{{outcome="{outcome}"')

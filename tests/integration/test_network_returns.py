@@ -49,7 +49,7 @@ async def test_a_gateway_that_comes_back_too_often_waits_and_the_ring_goes_on(ne
         await network.wait_until(lambda: opened(network, 0, is_in=True))
 
         def waits() -> bool:
-            page = httpx.get(f"{addresses[0]}/metrics").text if addresses else ""
+            page = httpx.get(f"{addresses[0]}/metrics", timeout=120).text if addresses else ""
             assert not page or re.search(r"^stromkreis_node_returns_limited 1\.0$", page, re.MULTILINE)
             return re.search(r"^stromkreis_node_waiting_gateways 1\.0$", page, re.MULTILINE) is not None
 
