@@ -36,7 +36,7 @@ from protocol.link.tls import client_context
 from protocol.wire import Outcome
 from stromkreis.__main__ import build
 
-NOW = datetime.now(UTC)
+now = partial(datetime.now, UTC)
 START = 1_700_000_100
 SPAN = START, START + 86_400
 IMPORT, EXPORT = "1-0:1.8.0*255", "1-0:2.8.0*255"
@@ -84,7 +84,7 @@ class Served:
     store: Store
 
     def __post_init__(self) -> None:
-        self.authority = CertificateAuthority.create(self.path / "pki", NOW, hosts=("127.0.0.1",))
+        self.authority = CertificateAuthority.create(self.path / "pki", now(), hosts=("127.0.0.1",))
         names = {name: self.certificate(name) for name in ("grid", "supplier", "east", "old-east")}
         publisher = RevocationPublisher(self.path / "pki", self.authority, self.store.certificates)
         recipients = [
@@ -93,13 +93,18 @@ class Served:
             TotalsRecipient(participant="east", certificates=(names["old-east"], names["east"])),
         ]
         self.totals = ParticipantTotals(
-            self.store, recipients, self.authority.root, self.authority.sub_ca, publisher.lists, lambda: NOW
+            self.store,
+            recipients,
+            self.authority.root,
+            self.authority.sub_ca,
+            publisher.lists,
+            now,
         )
         self.address = f"https://127.0.0.1:{free_port()}"
 
     def certificate(self, name: str, role: pki.Role = pki.Role.PARTICIPANT_TLS) -> str:
         """Make it; its SHA-256."""
-        made = certified_key(self.path / "emp", name, self.authority, role, NOW, organisation=name).certificate
+        made = certified_key(self.path / "emp", name, self.authority, role, now(), organisation=name).certificate
         return made.fingerprint(hashes.SHA256()).hex()
 
     def pem(self, name: str) -> str:
@@ -198,7 +203,12 @@ def test_a_certificate_of_another_kind_or_without_a_list_is_refused(tmp_path: Pa
     with pytest.raises(RemoteProtocolError, match="key_usage"):
         made.totals.participant(made.pem("signer"))
     listless = ParticipantTotals(
-        store, [], made.authority.root, made.authority.sub_ca, lambda _: pki.RevocationLists(), lambda: NOW
+        store,
+        [],
+        made.authority.root,
+        made.authority.sub_ca,
+        lambda _: pki.RevocationLists(),
+        now,
     )
     with pytest.raises(RemoteProtocolError, match="revocation_unknown"):
         listless.participant(made.pem("grid"))
