@@ -8,6 +8,7 @@ it is killed.
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
 import resource
@@ -199,7 +200,8 @@ def supervise(directory: Path, confirm_s: float) -> None:
     from node.firmware.slots import FirmwareDirectory  # noqa: PLC0415
     from node.firmware.supervisor import Supervisor  # noqa: PLC0415
 
-    supervisor = Supervisor(FirmwareDirectory(directory), sys.argv[1:], confirm_s)
+    installed = importlib.metadata.version("stromkreis")
+    supervisor = Supervisor(FirmwareDirectory(directory), sys.argv[1:], confirm_s, installed)
     serve_until_stopped(supervisor.run)
     if supervisor.exit_code:
         raise typer.Exit(supervisor.exit_code)

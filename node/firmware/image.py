@@ -100,7 +100,12 @@ def unpack(image: Path, directory: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 with archive.open(each) as source, target.open("xb") as file:
                     shutil.copyfileobj(source, file, _CHUNK)
-    except (*_MALFORMED, FileExistsError) as error:
+    except OSError as error:
+        shutil.rmtree(directory, ignore_errors=True)  # a full disk has readings to keep
+        if not isinstance(error, FileExistsError):
+            raise
+        raise RemoteProtocolError("bad_image", "the wheel has two entries for one place") from None
+    except _MALFORMED as error:
         raise RemoteProtocolError("bad_image", f"the wheel does not unpack ({type(error).__name__})") from None
     os.sync()  # before anybody is told that it is here
 

@@ -179,9 +179,9 @@ class FirmwareDirectory:
         )
         part.unlink(missing_ok=True)
 
-    def make_due(self) -> None:
-        """The node is about to end, for the staged release to be tried."""
-        self._change(lambda now: now.model_copy(update={"is_due": now.staged is not None}))
+    def make_due(self) -> FirmwareStatus:
+        """The node is about to end, for the staged release to be tried; not due where none is staged."""
+        return self._change(lambda now: now.model_copy(update={"is_due": now.staged is not None}))
 
     def confirm(self) -> FirmwareStatus:
         """The release that is tried does its work: it is in force from now on."""

@@ -24,7 +24,9 @@ from typing import Final
 
 import trio
 
-from node.firmware.slots import FirmwareDirectory, FirmwareStatus
+from node.firmware.slots import FirmwareDirectory, FirmwareStatus, SlotRecord
+from protocol.errors import RemoteProtocolError
+from protocol.profiles.firmware import version_numbers
 
 log = logging.getLogger(__name__)
 SUPERVISED: Final = "STROMKREIS_SUPERVISED"
@@ -44,13 +46,17 @@ class Supervisor:
     """
     Runs `python -m stromkreis` with `arguments` from the slots of a directory.
 
-    `confirm_s` is how long a new release has to confirm itself.
+    `confirm_s` is how long a new release has to confirm itself.  `installed` is the version that was installed by hand:
+    no older release is started, which may lack what it mends.
     """
 
-    def __init__(self, directory: FirmwareDirectory, arguments: Sequence[str], confirm_s: float) -> None:
+    def __init__(
+        self, directory: FirmwareDirectory, arguments: Sequence[str], confirm_s: float, installed: str
+    ) -> None:  # fmt: skip
         self._directory = directory
         self._arguments = arguments
         self._confirm_s = confirm_s
+        self._installed = installed
         self.exit_code = 0
 
     async def run(self, stop: trio.Event) -> None:
@@ -85,6 +91,9 @@ class Supervisor:
         if status.current is not None and not self._directory.is_whole(status.current):
             log.error("slot %s was altered: the program runs that was installed by hand", status.current)
             status = self._directory.drop_current("altered")
+        elif self._is_superseded(status.record(status.current)):
+            log.warning("slot %s is older than the program that was installed by hand, which runs", status.current)
+            status = self._directory.drop_current("superseded")
         return status.current, False
 
     def _may_try(self, status: FirmwareStatus) -> bool:
@@ -93,9 +102,17 @@ class Supervisor:
             self._roll_back(status, "cut_off")
         elif status.trial is None or not self._directory.is_whole(status.trial):
             self._roll_back(status, "altered")
+        elif self._is_superseded(status.record(status.trial)):
+            self._roll_back(status, "superseded")
         else:
             return True
         return False
+
+    def _is_superseded(self, record: SlotRecord | None) -> bool:
+        try:
+            return record is not None and version_numbers(record.version) < version_numbers(self._installed)
+        except RemoteProtocolError:  # a version under development cannot be compared, and must not keep a node down
+            return False
 
     def _roll_back(self, status: FirmwareStatus, reason: str) -> None:
         record = status.record(status.trial)

@@ -97,7 +97,8 @@ class FirmwareTaker:
         self._told: dict[str, tuple[int, FirmwareState]] = {}
         self._refused: dict[str, FirmwareReceipt] = {}
         self._woken = trio.Event()
-        self._is_changing = False
+        self._staging = trio.Lock()
+        self._is_changing = self._is_ending = False
         self._lines = LogLimiter(PEER_LINE_S, trio.current_time)
 
     def take(self, profiles: GatewayProfiles, message: bytes, chain: Sequence[bytes]) -> None:
@@ -145,7 +146,8 @@ class FirmwareTaker:
     async def _confirm_and_note(self) -> None:
         """Wait until the gateways do their work, and say so; then note what became of the last trial."""
         status = await self._status()
-        if status.trial is not None:
+        tried = status.record(status.trial)
+        if tried is not None and tried.version == self._services.version:  # on a full disk another one may run
             while self._not_ready():
                 await trio.sleep(_LOOK_S)
             status = await trio.to_thread.run_sync(self._directory.confirm)
@@ -205,6 +207,9 @@ class FirmwareTaker:
             reason = "" if status.outcome is None or known is not FirmwareState.ROLLED_BACK else status.outcome.reason
             return made(known, reason=reason)
         manifest, refused = order.manifest, self._refused.get(order.gateway)
+        staged = status.record(status.staged)
+        if known is None and staged is not None and staged.issued_ms > order.issued_ms:
+            return None  # told to another gateway later: what becomes of that comes first
         if refused is not None and refused.issued_ms == order.issued_ms:
             return refused  # offered until the administrator has read it, and noted once
         try:
@@ -213,7 +218,10 @@ class FirmwareTaker:
             here = Installed(mine.version, status.newest, mine.hardware, mine.publishers)
             check_manifest(manifest, here, now)
             await self._fetch(manifest, gateway)
-            await trio.to_thread.run_sync(self._directory.stage, order)
+            async with self._staging:
+                if self._is_ending:
+                    return None
+                await trio.to_thread.run_sync(self._directory.stage, order)
         except RemoteProtocolError as error:
             if error.reason not in _REFUSALS:
                 raise
@@ -260,16 +268,25 @@ class FirmwareTaker:
 
     async def _restart_when_quiet(self, order: FirmwareOrder) -> None:
         before = {each.identity: each.epoch for each in self._services.gateways()}
-        while not is_quiet(self._services.gateways(), order, before):
+        while self._is_changing and not self._is_ending:
+            async with self._staging:  # a release that is being unpacked is not due, and the node would end for none
+                if is_quiet(self._services.gateways(), order, before):
+                    await self._make_due(order)
+                    continue
             await trio.sleep(_LOOK_S)
+
+    async def _make_due(self, order: FirmwareOrder) -> None:
         try:
-            await trio.to_thread.run_sync(self._directory.make_due)
+            status = await trio.to_thread.run_sync(self._directory.make_due)
         except OSError as error:
             log.error("firmware %s waits, its state cannot be written: %s", order.manifest.version, error.strerror)
             self._is_changing = False  # offered again, it is tried again
             return
-        log.warning("the node ends for firmware %s to be started", order.manifest.version)
-        self._services.restart()
+        self._is_changing = self._is_ending = status.is_due
+        staged = status.record(status.staged)
+        if staged is not None:
+            log.warning("the node ends for firmware %s to be started", staged.version)
+            self._services.restart()
 
 
 def is_quiet(

@@ -1,4 +1,4 @@
-"""A supervisor as a process of its own, run by test_firmware_supervisor.py: `supervised.py DIRECTORY`."""
+"""A supervisor as a process of its own, run by test_firmware_supervisor.py: `supervised.py DIRECTORY VERSION`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def main(supervisor: Supervisor, clock: Clock) -> None:
 
 
 if __name__ == "__main__":
-    made = Supervisor(FirmwareDirectory(Path(sys.argv[1])), [], CONFIRM_S)
+    made = Supervisor(FirmwareDirectory(Path(sys.argv[1])), [], CONFIRM_S, sys.argv[2])
     its_clock = Clock()
     trio.run(main, made, its_clock, clock=its_clock)
     sys.exit(made.exit_code)

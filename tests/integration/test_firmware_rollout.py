@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import random
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from coordinator.storage.store import Store
 from loadtest.children import config_file, process
 from loadtest.network import Network
 from loadtest.ports import free_port
+from node.firmware.image import unpack
 from node.firmware.slots import FirmwareDirectory
 from node.metrics import NodeMetrics
 from node.profiles.gateway_profiles import GatewayProfiles
@@ -65,6 +67,7 @@ class Node:
         self.gateways = [self.gateway]
         self.directory = FirmwareDirectory(world.path / "firmware")
         self.restarts = 0
+        self.was_due = False
         self.is_ready = True
         self.taker = FirmwareTaker(
             client,
@@ -80,6 +83,7 @@ class Node:
 
     def _restart(self) -> None:
         self.restarts += 1
+        self.was_due = self.directory.read().is_due
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Ask again and again, as a node does, until something is so."""
@@ -168,6 +172,59 @@ async def test_one_that_was_rolled_back_is_tried_again_by_a_new_order_only(world
             await node.until(lambda: node.directory.read().staged)
             nursery.cancel_scope.cancel()
         assert node.restarts == 0  # that is for the next start
+
+
+async def test_a_node_ends_for_no_release_that_is_still_unpacked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Its supervisor would find nothing that is due, and end with it."""
+    go_on, unpacks = threading.Event(), trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def slow(image: Path, directory: Path) -> None:
+        trio.from_thread.run_sync(unpacks.set, trio_token=token)
+        assert go_on.wait(120)
+        unpack(image, directory)
+
+    async with client_of(world) as client:
+        node = Node(world, client)
+        node.gateway.is_in_round = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.taker.run)
+            for version in ("0.2.0", "0.3.0"):
+                await keep(client, small_wheel(world.path / f"{version}.whl", version), version)
+            await order(client, "0.2.0")
+            await node.until(lambda: node.directory.read().staged)
+            monkeypatch.setattr("node.firmware.slots.unpack", slow)
+            await order(client, "0.3.0")
+            await node.until(unpacks.is_set)
+            node.gateway.is_in_round = False
+            with trio.move_on_after(3):
+                while not node.restarts:
+                    await trio.sleep(0.1)
+            go_on.set()
+            await node.until(lambda: node.restarts)
+            nursery.cancel_scope.cancel()
+        status = node.directory.read()
+        record = status.record(status.staged)
+        assert record is not None
+        assert (record.version, node.was_due, status.is_due, node.restarts) == ("0.3.0", True, True, 1)
+
+
+async def test_a_release_that_does_not_run_is_not_confirmed(world: World) -> None:
+    """Where the supervisor could not count the start of a trial, the one before runs while it is marked as tried."""
+    image = small_wheel(world.path / "x.whl", "0.2.0")
+    directory, marked = FirmwareDirectory(world.path / "firmware"), order_of(image, "0.2.0")
+    directory.append(marked.manifest, image.read_bytes())
+    directory.stage(marked)
+    directory.begin_trial()
+    async with client_of(world) as client:
+        for version, current in (("0.1.0", None), ("0.2.0", "a")):
+            node = Node(world, client, version)
+            await node.administration.look()
+            with trio.fail_after(120):
+                await node.taker._confirm()
+            assert directory.read().current == current
 
 
 async def test_a_release_that_does_not_fit_is_refused_with_the_reason(world: World) -> None:

@@ -63,12 +63,12 @@ class World:
         self.directory.append(order.manifest, image.read_bytes())
         self.directory.stage(order)
 
-    def start(self) -> None:
+    def start(self, installed: str = "0.1.0") -> None:
         """Start the supervisor."""
         script = str(Path(__file__).with_name("supervised.py"))
         # By -c: the script's own directory must not come before the working directory's program.
         self.process = subprocess.Popen(
-            [sys.executable, script, str(self.path / "firmware")], cwd=self.path,
+            [sys.executable, script, str(self.path / "firmware"), installed], cwd=self.path,
             env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
         )  # fmt: skip
 
@@ -168,3 +168,18 @@ def test_a_slot_that_was_altered_is_not_started(world: World) -> None:
     status = world.directory.read()
     assert status.outcome is not None
     assert status.outcome.reason == "altered"
+
+
+def test_a_newer_program_that_was_installed_by_hand_is_started(world: World) -> None:
+    """Who mends a hole by hand must not have the node start the release that has it."""
+    world.stage("0.2.0", CONFIRMS)
+    world.start()
+    world.until_said("0.2.0 starts", "0.2.0 confirmed")
+    world.end(signal.SIGTERM)
+    world.stage("0.3.0", CONFIRMS)
+    world.start(installed="0.4.0")
+    world.until(lambda: len(world.said()) == 4)
+    assert world.said()[3] == "installed starts"
+    status = world.directory.read()
+    assert status.outcome is not None
+    assert (status.current, status.trial, status.newest, status.outcome.reason) == (None, None, "0.2.0", "superseded")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import stat
 import zipfile
 from collections.abc import Callable
@@ -134,6 +136,24 @@ def test_links_bombs_and_what_is_no_wheel_are_refused(tmp_path: Path, monkeypatc
     assert reason_of(lambda: unpack(path, tmp_path / "slot")) == "bad_image"
     (tmp_path / "none.whl").write_bytes(b"PK")
     assert reason_of(lambda: read_wheel(tmp_path / "none.whl")) == "bad_image"
+
+
+def test_a_disk_that_gets_full_gets_back_what_was_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The readings of the gateways may be on the same one."""
+    directory, path = FirmwareDirectory(tmp_path / "firmware"), small_wheel(tmp_path / "x.whl", "0.3.0")
+    order, real = arrived(directory, path, "0.3.0"), shutil.copyfileobj
+
+    def full(source: Any, target: Any, size: int) -> None:
+        real(source, target, size)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(OSError, match="No space"):
+        directory.stage(order)
+    assert [each.name for each in directory.path.iterdir()] == [f"{order.manifest.sha256}.part"]
+    monkeypatch.setattr(shutil, "copyfileobj", real)
+    directory.stage(order)
+    assert directory.read().staged == "a"
 
 
 def test_an_image_that_is_not_the_manifests_leaves_nothing(tmp_path: Path) -> None:
