@@ -77,10 +77,13 @@ def oidc_log_in(
 
     Example: stromkreis gwa --token-file ~/stromkreis.token accounts oidc-log-in
     """
+    secret = ""
     with _anonymous_client(context.obj) as client:
 
         def begin(redirect_uri: str) -> tuple[str, str]:
+            nonlocal secret
             begun = request(client, "POST", "/oidc/log-ins", json={"redirect_uri": redirect_uri}).json()
+            secret = begun["secret"]
             return begun["state"], begun["url"]
 
         def show(url: str) -> None:
@@ -89,7 +92,8 @@ def oidc_log_in(
                 webbrowser.open(url)
 
         state, code = code_from_browser(begin, show, wait_s)
-        session = request(client, "POST", "/oidc/sessions", json={"state": state, "code": code}).json()
+        body = {"state": state, "secret": secret, "code": code}
+        session = request(client, "POST", "/oidc/sessions", json=body).json()
     _keep(context.obj, session)
 
 

@@ -31,6 +31,8 @@ def code_from_browser(
     brought: dict[str, str] = {}
 
     class Callback(BaseHTTPRequestHandler):
+        timeout = _LOOK_S  # browsers open connections in advance, and one that says nothing would hold up the next
+
         def do_GET(self) -> None:
             query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
             is_ours = secrets.compare_digest(query.get("state", "").encode(), state.encode())

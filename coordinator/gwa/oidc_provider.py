@@ -9,6 +9,7 @@ that is configured, not over, with the nonce of this log-in.  Where one thing fa
 from __future__ import annotations
 
 import ssl
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -39,6 +40,8 @@ ALGORITHMS: Final = (
 )
 ANSWER_SIZE_MAX: Final = 256 << 10
 _TIMEOUT_S: Final = 10.0
+ASKED_MAX: Final = 4
+"""Requests at once: anybody may begin a log-in, and a provider that hangs must not hold every thread of ours."""
 _LEEWAY_S: Final = 60
 _DISCOVERY_S: Final = 300.0
 _DISCOVERY: Final = "/.well-known/openid-configuration"
@@ -62,6 +65,7 @@ class OidcProvider:
         self._config = config
         self._client = client
         self._monotonic = monotonic
+        self._asked = threading.Semaphore(ASKED_MAX)
         self._known: tuple[float, dict[str, Any]] | None = None
 
     def authorization_url(self, pending: PendingLogIn, state: str) -> str:
@@ -141,6 +145,8 @@ class OidcProvider:
     def _ask(self, method: str, url: str, **how: Any) -> tuple[int, dict[str, Any]]:
         """Status and JSON object of one answer, read up to a bound."""
         body = bytearray()
+        if not self._asked.acquire(blocking=False):
+            raise RemoteProtocolError("oidc_provider", "many log-ins wait for it; try again in a moment")
         try:
             with self._client.stream(method, url, **how) as response:
                 for part in response.iter_bytes():
@@ -150,6 +156,8 @@ class OidcProvider:
             answer = httpx.Response(response.status_code, content=bytes(body)).json()
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise RemoteProtocolError("oidc_provider", f"it does not answer in JSON ({type(error).__name__})") from None
+        finally:
+            self._asked.release()
         if not isinstance(answer, dict):
             raise RemoteProtocolError("oidc_provider", "it answers with another JSON than an object")
         return response.status_code, answer

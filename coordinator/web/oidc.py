@@ -28,6 +28,8 @@ class OidcBegun(ApiModel):
 
     state: str
     """Comes back with the browser, and is good for one attempt of ten minutes."""
+    secret: str
+    """For whoever finishes it; the browser does not get it."""
     url: str
     """Where the browser goes."""
 
@@ -36,6 +38,7 @@ class OidcFinish(ApiModel):
     """What the browser brought."""
 
     state: Annotated[str, Field(max_length=64)]
+    secret: Annotated[SecretStr, Field(max_length=64)]
     code: Annotated[SecretStr, Field(min_length=1, max_length=4_096)]
 
 
@@ -47,14 +50,16 @@ def make_oidc_router(log_in: OidcLogIn) -> APIRouter:
     def _begin(body: OidcBegin, request: Request) -> OidcBegun:
         """Begin a log-in through the provider that is configured."""
         _require_https(request)
-        state, url = log_in.begin(body.redirect_uri)
-        return OidcBegun(state=state, url=url)
+        begun = log_in.begin(body.redirect_uri)
+        return OidcBegun(state=begun.state, secret=begun.secret, url=begun.url)
 
     @router.post("/sessions", operation_id="finish_oidc_log_in", status_code=201, responses=problem_responses(409))
     def _finish(body: OidcFinish, request: Request) -> Session:
         """Log in with the code that the browser brought back; the role is what the provider's claims stand for."""
         _require_https(request)
-        done = log_in.finish(body.state, body.code.get_secret_value(), address_of(request))
+        done = log_in.finish(
+            body.state, body.secret.get_secret_value(), body.code.get_secret_value(), address_of(request)
+        )
         until = datetime.fromtimestamp(done.until_ms / 1000, UTC)
         return Session(token=done.token, name=done.name, role=done.role, until=until)
 

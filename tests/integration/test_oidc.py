@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import subprocess
 import sys
 import threading
 import time
 import webbrowser
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr, ValidationError
 from typer.testing import CliRunner
 
-from coordinator.gwa.oidc_provider import OidcProvider, PendingLogIn
+from coordinator.gwa.oidc_provider import ASKED_MAX, OidcProvider, PendingLogIn
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.oidc_config import OidcConfig
 from coordinator.web.app import make_app
@@ -32,6 +34,7 @@ from loadtest.network import Network
 from loadtest.ports import free_port
 from protocol.errors import RemoteProtocolError
 from stromkreis.__main__ import build
+from stromkreis.oidc_log_in import code_from_browser
 from tests.integration.gwa_world import HEADERS, TOKEN, World, client_of, world_in
 
 CALLBACK = "http://127.0.0.1:7/callback"
@@ -113,7 +116,12 @@ async def log_in(client: httpx.AsyncClient, sub: str) -> httpx.Response:
     begun = await begin(client)
     brought = await trio.to_thread.run_sync(authorised, begun["url"], sub)
     assert brought["state"] == begun["state"]
-    return await client.post("/api/v1/oidc/sessions", json={"state": brought["state"], "code": brought["code"]})
+    return await finished(client, begun, brought["code"])
+
+
+async def finished(client: httpx.AsyncClient, begun: dict[str, str], code: str) -> httpx.Response:
+    body = {"state": begun["state"], "secret": begun["secret"], "code": code}
+    return await client.post("/api/v1/oidc/sessions", json=body)
 
 
 def set_user(issuer: str, sub: str, claims: dict[str, Any]) -> None:
@@ -184,16 +192,16 @@ async def test_an_account_of_the_provider_has_no_password_and_may_be_disabled(tm
 async def test_state_and_code_are_good_once_and_for_their_log_in(tmp_path: Path, issuer: str) -> None:
     async with coordinator(tmp_path, config(issuer)) as (_, client):
 
-        async def finish(state: str, code: str) -> tuple[int, str]:
-            answer = await client.post("/api/v1/oidc/sessions", json={"state": state, "code": code})
+        async def finish(begun: dict[str, str], code: str) -> tuple[int, str]:
+            answer = await finished(client, begun, code)
             return answer.status_code, answer.json().get("reason", "")
 
         one, two = await begin(client), await begin(client)
         brought = await trio.to_thread.run_sync(authorised, one["url"], "1")
-        assert await finish("x" * 43, brought["code"]) == (403, "oidc_state")
-        assert await finish(two["state"], brought["code"]) == (403, "oidc_refused")  # the nonce is the other's
-        assert await finish(one["state"], brought["code"]) == (403, "oidc_refused")  # the provider has it spent
-        assert await finish(one["state"], brought["code"]) == (403, "oidc_state")
+        assert await finish(one | {"state": "x" * 43}, brought["code"]) == (403, "oidc_state")
+        assert await finish(two, brought["code"]) == (403, "oidc_refused")  # the nonce is the other's
+        assert await finish(one, brought["code"]) == (403, "oidc_refused")  # the provider has it spent
+        assert await finish(one, brought["code"]) == (403, "oidc_state")
         asked = {name: values[0] for name, values in parse_qs(urlsplit(one["url"]).query).items()}
         assert (asked["code_challenge_method"], len(asked["code_challenge"])) == ("S256", 43)
         assert {asked["state"], asked["nonce"], asked["redirect_uri"]} >= {one["state"], CALLBACK}
@@ -204,6 +212,27 @@ async def test_state_and_code_are_good_once_and_for_their_log_in(tmp_path: Path,
         ):
             answer = await client.post("/api/v1/oidc/log-ins", json={"redirect_uri": elsewhere})
             assert (answer.status_code, answer.json()["reason"]) == (422, "redirect_uri")
+
+
+async def test_the_address_that_the_browser_comes_back_to_is_not_enough(tmp_path: Path, issuer: str) -> None:
+    """Another user of the machine who takes the port over, or reads the browser's history, has state and code."""
+    async with coordinator(tmp_path, config(issuer)) as (_, client):
+        begun = await begin(client)
+        assert begun["secret"] not in begun["url"]
+        brought = await trio.to_thread.run_sync(authorised, begun["url"], "1")
+        answer = await finished(client, begun | {"secret": begun["state"]}, brought["code"])
+        assert (answer.status_code, answer.json()["reason"]) == (403, "oidc_state")
+
+
+async def test_who_fails_again_and_again_must_wait_and_fills_no_log(tmp_path: Path, issuer: str) -> None:
+    async with coordinator(tmp_path, config(issuer)) as (world, client):
+        reasons = []
+        for _ in range(8):
+            reasons.append((await finished(client, await begin(client), "guessed")).json()["reason"])
+        failed = [entry for entry, _ in world.coordinator.audit.page(0, 100) if entry.action == "log_in_failed"]
+        assert reasons[:3] == ["oidc_refused"] * 3
+        assert "too_many_failed_logins" in reasons
+        assert len(failed) == reasons.count("oidc_refused") < 8
 
 
 async def test_a_provider_that_is_away_or_another_lets_nobody_in(tmp_path: Path, issuer: str) -> None:
@@ -238,6 +267,49 @@ CLAIMS = {
     "iss": ISSUER, "aud": "stromkreis", "sub": "1", "exp": NOW_S + 600, "iat": NOW_S, "nonce": "the nonce",
 }  # fmt: skip
 PENDING = PendingLogIn(CALLBACK, "the nonce", "verifier")
+
+
+def test_a_provider_that_hangs_holds_few_threads() -> None:
+    go_on, asked = threading.Event(), threading.Semaphore(0)
+
+    def hang(request: httpx.Request) -> httpx.Response:
+        asked.release()
+        assert go_on.wait(120)
+        return httpx.Response(503, json={})
+
+    provider = OidcProvider(config(ISSUER), httpx.Client(transport=httpx.MockTransport(hang)), time.monotonic)
+    with ThreadPoolExecutor(ASKED_MAX) as pool:
+        held = [pool.submit(provider.authorization_url, PENDING, "state") for _ in range(ASKED_MAX)]
+        try:
+            assert all(asked.acquire(timeout=120) for _ in held)
+            with pytest.raises(RemoteProtocolError, match="many log-ins wait"):
+                provider.authorization_url(PENDING, "state")
+        finally:
+            go_on.set()
+        assert all("status 503" in str(each.exception(timeout=120)) for each in held)
+
+
+def test_a_connection_that_says_nothing_does_not_hold_up_the_browser() -> None:
+    """Browsers open connections in advance."""
+    silent: list[socket.socket] = []
+
+    def begin(redirect_uri: str) -> tuple[str, str]:
+        return "the state", redirect_uri
+
+    def show(url: str) -> None:
+        silent.append(socket.create_connection(("127.0.0.1", urlsplit(url).port or 0)))
+        follow = threading.Thread(
+            target=lambda: httpx.get(f"{url}?state=the+state&code=c", timeout=120), daemon=True
+        )  # fmt: skip
+        follow.start()
+
+    with ThreadPoolExecutor(1) as pool:
+        brought = pool.submit(code_from_browser, begin, show, 60)
+        try:
+            assert brought.result(timeout=60) == ("the state", "c")
+        finally:
+            for each in silent:
+                each.close()
 
 
 def test_a_token_that_holds_gives_its_claims() -> None:
