@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 from protocol.errors import StromkreisError
 
 _LOOK_S: Final = 1.0
+_SILENT_S: Final = 5.0
 _PAGE: Final = b"<!doctype html><title>Stromkreis</title><p>%s You may close this window."
 
 
@@ -31,7 +32,7 @@ def code_from_browser(
     brought: dict[str, str] = {}
 
     class Callback(BaseHTTPRequestHandler):
-        timeout = _LOOK_S  # browsers open connections in advance, and one that says nothing would hold up the next
+        timeout = _SILENT_S  # browsers open connections in advance, and one that says nothing would hold up the next
 
         def do_GET(self) -> None:
             query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
