@@ -211,6 +211,18 @@ async def test_a_node_ends_for_no_release_that_is_still_unpacked(
         assert (record.version, node.was_due, status.is_due, node.restarts) == ("0.3.0", True, True, 1)
 
 
+async def test_of_two_gateways_orders_the_later_one_stays_staged(world: World) -> None:
+    """Otherwise each offer would fetch the other's release anew, until the node changes over."""
+    earlier, later = (small_wheel(world.path / f"{version}.whl", version) for version in ("0.2.0", "0.3.0"))
+    told = order_of(later, "0.3.0", 9)
+    async with client_of(world) as client:
+        node = Node(world, client)
+        node.directory.append(told.manifest, later.read_bytes())
+        node.directory.stage(told)
+        assert await node.taker._carry_out(order_of(earlier, "0.2.0", 8), node.gateway) is None
+        assert node.directory.read().slots["a"].version == "0.3.0"
+
+
 async def test_a_release_that_does_not_run_is_not_confirmed(world: World) -> None:
     """Where the supervisor could not count the start of a trial, the one before runs while it is marked as tried."""
     image = small_wheel(world.path / "x.whl", "0.2.0")
