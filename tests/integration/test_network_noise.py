@@ -44,7 +44,7 @@ async def test_totals_are_noisy_and_say_so_and_who_wants_more_noise_takes_no_par
     store = Store(network.coordinator_config.database_url)
     schema = store.epochs.latest()[0].schema
     store.close()
-    assert schema.without_noise() == DEFAULT_SCHEMA.without_power()
+    assert schema.without_noise().restricted_to() == DEFAULT_SCHEMA.without_power()
     assert [noise for _, noise in schema.noise] == [Noise(10**6, 60_000), Noise(10**6, 60_000)]
     assert all(each.total[0] == each.roster.bit_count() <= 8 for each in opened)
     # Eight households draw some 750 Wh in a quarter hour; noise of 8.5 kWh is what tells noisy totals from bare ones.
