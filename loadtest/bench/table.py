@@ -25,7 +25,8 @@ Each figure is a median with the quartiles of its samples in brackets.  Ours and
 turn (A B A B ...), in two processes, and the ratio is that of neighbouring samples: above 1, ours is better.  Times are
 CPU time unless the column says wall.  A quoted figure is somebody else's from another machine.  The code is in
 `loadtest/bench`, each file says what exactly it measures.  Each section has the date of its run and the load of the
-machine, our own included; a load well over 1 before the start means that others used the machine too.
+machine, our own included; a load well over 1 before the start means that others used the machine too.  A section says
+what was so at its date: what has changed since is in the README's table of costs until that section is run again.
 
 `make bench-compare OLD=COMMIT` holds this tree against an earlier one: a fleet and a ring of 64, old and new in turn,
 and the median of the ratios with its interval.  Its figures are of the machine it runs on and are not kept here.
@@ -105,7 +106,7 @@ def write_markdown(path: Path, documents: Sequence[Path]) -> None:
     lines = [line for section in sections.values() for line in section.splitlines()]
     missed = [line.split(" | ")[0].lstrip("| ") for line in lines if " MISSED |" in line]
     held = sum(" met |" in line for line in lines)
-    told = f"Targets met: {held}.  Missed: {len(missed)}{': ' + '; '.join(missed) if missed else ''}.\n"
+    told = f"Targets met, at those dates: {held}.  Missed: {len(missed)}{': ' + '; '.join(missed) if missed else ''}.\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     parts = [head + _BEHIND_MACHINE + _HEAD.partition(_BEHIND_MACHINE)[2], told, *sections.values(), _READING]
     path.write_text("\n".join(parts), encoding="utf-8")
