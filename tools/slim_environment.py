@@ -3,7 +3,8 @@ Take out of a virtual environment what no command of ours reads, and compile wha
 
     python tools/slim_environment.py /opt/stromkreis
 
-Of Plotly only its script is read (by dashboard and reports), of other packages neither tests nor headers nor what would
+Of Plotly only its script is read (by dashboard and reports), of Pygments, which rich needs, only what shows Python and
+plain text, of other packages neither tests nor headers nor what would
 compile their extensions anew, nor what a debugger would; pip has done its work.  The image's root is read-only, so
 bytecode has to be there.
 """
@@ -29,6 +30,7 @@ _UNREAD_PACKAGES = (
     "pkg_resources",
 )
 _UNREAD_FOLDERS = ("numpy/f2py", "numpy/_core/include", "numpy/_core/lib", "numpy/_pyinstaller", "numpy/typing/tests")
+_PYGMENTS_LEXERS = frozenset({"__init__.py", "_mapping.py", "python.py", "special.py"})
 _UNREAD_SUFFIXES = frozenset({".pyi", ".pyx", ".pxd", ".c", ".h", ".cpp", ".hpp", ".a", ".map"})
 
 
@@ -43,6 +45,7 @@ def slim(environment: Path) -> None:
         _remove((site / name, *site.glob(f"{name}-*.dist-info"), *(environment / "bin").glob(f"{name}*")))
     _remove(site.glob("distutils-precedence.pth"))
     _remove(site / name for name in _UNREAD_FOLDERS)
+    _remove(path for path in (site / "pygments/lexers").glob("*.py") if path.name not in _PYGMENTS_LEXERS)
     _remove(sorted(path for path in site.rglob("tests") if path.is_dir()))
     _remove(path for path in sorted(site.rglob("*")) if path.suffix in _UNREAD_SUFFIXES)
     # Not what wheels bring along of libraries: that was patched by others' tools, and some does not survive it.
