@@ -4,9 +4,8 @@ Take out of a virtual environment what no command of ours reads, and compile wha
     python tools/slim_environment.py /opt/stromkreis
 
 Of Plotly only its script is read (by dashboard and reports), of Pygments, which rich needs, only what shows Python and
-plain text, of other packages neither tests nor headers nor what would
-compile their extensions anew, nor what a debugger would; pip has done its work.  The image's root is read-only, so
-bytecode has to be there.
+plain text, of other packages neither tests nor headers nor what would compile their extensions anew, nor what a
+debugger would; pip has done its work.  The image's root is read-only, so bytecode has to be there.
 """
 
 from __future__ import annotations
