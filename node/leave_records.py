@@ -21,6 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from protocol.durable import flush_directory
 from protocol.errors import StromkreisError
 
 _DIRECTORY: Final = "leaving"
@@ -92,7 +93,7 @@ class LeaveRecords:
         finally:
             os.close(opened)
         if is_new:
-            _flush(self._data_dir)
+            flush_directory(self._data_dir)
 
     def _put(self, directory: int, leave: Leave) -> None:
         temporary = f".{leave.gateway}.{secrets.token_hex(8)}"
@@ -125,11 +126,3 @@ def _load(path: Path) -> Leave:
             f"{path}: expected the state of a gateway that leaves ({type(error).__name__}). Remove the file only where"
             " the gateway is to stay, and ask it anew to leave where it is not"
         ) from error
-
-
-def _flush(directory: Path) -> None:
-    opened = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

@@ -27,6 +27,7 @@ from coordinator.events import Emit, StoreFailed
 from coordinator.storage.engine import fault_of
 from coordinator.storage.enrolment_log import EnrolmentLogRepository, LoggedEntry
 from coordinator.threads import in_thread
+from protocol.durable import flush_directory
 from protocol.enrolment_log.entries import Entry, Kind, TreeHead
 from protocol.enrolment_log.merkle import MerkleTree
 from protocol.errors import StromkreisError
@@ -235,9 +236,5 @@ def _append(path: Path, made: Sequence[LoggedEntry]) -> int:
         file.flush()
         os.fsync(file.fileno())
     if size == 0:
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        flush_directory(path.parent)
     return size

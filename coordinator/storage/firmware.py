@@ -6,9 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import LargeBinary, RowMapping, cast, func, or_, select
+from sqlalchemy import LargeBinary, RowMapping, cast, func, select
 
 from coordinator.storage.engine import Database
+from coordinator.storage.patterns import matches
 from coordinator.storage.tables import firmware_images as images
 from coordinator.storage.tables import firmware_orders as orders
 
@@ -127,8 +128,7 @@ class FirmwareRepository:
         if state is not None:
             wanted = wanted.where(orders.c.state == state.value)
         if gateway is not None:
-            pattern = gateway.replace("%", "").replace("_", "").replace("*", "%")
-            wanted = wanted.where(or_(orders.c.gateway_id == gateway, orders.c.gateway_id.like(pattern)))
+            wanted = wanted.where(matches(orders.c.gateway_id, gateway))
         with self._database.read() as connection:
             rows = connection.execute(wanted.order_by(orders.c.gateway_id).limit(limit)).mappings()
             return [_record(row) for row in rows]

@@ -25,6 +25,7 @@ from typing import Any, Final
 from coordinator.storage.certificates import CertificateRecord
 from coordinator.storage.gateways import GatewayRecord, GatewayStatus
 from protocol import pki
+from protocol.durable import flush_directory
 
 log = logging.getLogger(__name__)
 FILE_NAME: Final = "irrevocable.jsonl"
@@ -116,11 +117,7 @@ class IrrevocableLog:
             if is_flushed:
                 os.fsync(file.fileno())
         if is_new:
-            directory = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            flush_directory(self.path.parent)
 
 
 def _take(found: Irrevocable, entry: dict[str, Any]) -> None:

@@ -10,9 +10,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import RowMapping, Select, and_, func, or_, select
+from sqlalchemy import RowMapping, Select, and_, func, select
 
 from coordinator.storage.engine import Database
+from coordinator.storage.patterns import matches
 from coordinator.storage.tables import profile_sets
 
 
@@ -122,8 +123,7 @@ class ProfileSetRepository:
         if state is not None:
             wanted = wanted.where(profile_sets.c.state == state.value)
         if gateway is not None:
-            pattern = gateway.replace("%", "").replace("_", "").replace("*", "%")
-            wanted = wanted.where(or_(profile_sets.c.gateway_id == gateway, profile_sets.c.gateway_id.like(pattern)))
+            wanted = wanted.where(matches(profile_sets.c.gateway_id, gateway))
         with self._database.read() as connection:
             rows = connection.execute(wanted.order_by(profile_sets.c.gateway_id).limit(limit)).mappings()
             return [_record(row) for row in rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
@@ -12,7 +12,7 @@ from coordinator.gwa.accounts import NAME_PATTERN, PASSWORD_SIZE_MAX
 from coordinator.storage.accounts import AccountRecord, AccountRole
 from coordinator.web.access import Access, Authorization, address_of, bearer_of
 from coordinator.web.errors import problem_responses
-from coordinator.web.models import ApiModel
+from coordinator.web.models import ApiModel, moment_of
 from protocol.errors import RemoteProtocolError
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -111,7 +111,7 @@ def make_account_router(access: Access) -> APIRouter:
         if request.url.scheme != "https":
             raise RemoteProtocolError("https_required", "passwords travel over HTTPS only")
         done = accounts.log_in(body.name, body.password.get_secret_value(), address_of(request))
-        return Session(token=done.token, name=done.name, role=done.role, until=_time(done.until_ms))
+        return Session(token=done.token, name=done.name, role=done.role, until=moment_of(done.until_ms))
 
     @router.delete("/sessions", operation_id="log_out", status_code=204, responses=problem_responses(401, 403),
                    dependencies=access.require(AccountRole.VIEWER, audited=True))  # fmt: skip
@@ -165,12 +165,8 @@ def make_account_router(access: Access) -> APIRouter:
 
 
 def _view(record: AccountRecord) -> AccountView:
-    disabled = None if record.disabled_ms is None else _time(record.disabled_ms)
+    disabled = None if record.disabled_ms is None else moment_of(record.disabled_ms)
     return AccountView(
-        name=record.name, role=record.role, created_at=_time(record.created_ms), disabled_at=disabled,
+        name=record.name, role=record.role, created_at=moment_of(record.created_ms), disabled_at=disabled,
         is_external=record.subject is not None,
     )  # fmt: skip
-
-
-def _time(moment_ms: int) -> datetime:
-    return datetime.fromtimestamp(moment_ms / 1000, UTC)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 import trio
 from cryptography import x509
@@ -26,6 +26,7 @@ from coordinator.web.models import (
     RenewRequest,
     RingServiceAnswer,
     TripleAnswer,
+    moment_of,
 )
 from protocol import pki
 from protocol.errors import RemoteProtocolError
@@ -81,7 +82,7 @@ def make_certificate_router(
     def _leave(body: LeaveRequest) -> LeaveAnswer:
         """Revoke a gateway that leaves for good; its signature key says who asks, and asking twice changes nothing."""
         left_ms = leaving.leave(body.gateway, _from_base64(body.endorsement), clock())
-        return LeaveAnswer(left_at=datetime.fromtimestamp(left_ms / 1000, UTC))
+        return LeaveAnswer(left_at=moment_of(left_ms))
 
     @router.get("/ring-service", operation_id="ring_service")
     def _ring_service() -> RingServiceAnswer:

@@ -27,6 +27,7 @@ from coordinator.storage.gateways import GatewayRepository, GatewayStatus
 from coordinator.web.access import Access
 from coordinator.web.delivery_models import DeliveryPage, DeliveryView, MissingPage, MissingPeriodView
 from coordinator.web.errors import Guard, install_errors, problem_responses
+from coordinator.web.models import moment_of
 from protocol import pki
 from protocol.cosem.delivery import CONTENT_TYPE
 from protocol.errors import RemoteProtocolError
@@ -168,7 +169,7 @@ def _view(record: DeliveryRecord) -> DeliveryView:
         delivery=record.delivery_id, gateway=record.gateway_id, state=record.state, reason=record.reason,
         sender=record.sender, profile=record.profile, taf=record.taf, start=_maybe(record.start_s),
         end=_maybe(record.end_s), is_complete=record.is_complete, missing=record.missing,
-        received_at=datetime.fromtimestamp(record.received_ms / 1000, UTC),
+        received_at=moment_of(record.received_ms),
     )  # fmt: skip
 
 

@@ -7,9 +7,8 @@ wants an operator.  Routes of gateways want the gateway's signature, as those of
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -29,9 +28,9 @@ from coordinator.web.firmware_models import (
     FirmwareOrderView,
     FirmwareView,
 )
+from coordinator.web.models import moment_of
 from coordinator.web.profile_models import ReceiptRequest
 from coordinator.web.profiles import Proof
-from protocol.errors import RemoteProtocolError
 from protocol.profiles.firmware import IMAGE_SIZE_MAX, FirmwareManifest, VersionText
 
 Version = Annotated[VersionText, Path()]
@@ -98,11 +97,7 @@ def make_firmware_router(
     @router.post("/{gateway}/receipt", operation_id="firmware_receipt", responses=problem_responses(403, 404))
     def _receipt(gateway: str, body: ReceiptRequest) -> FirmwareOrderView:
         """Take a gateway's signed word on its order."""
-        try:
-            signed = base64.b64decode(body.receipt, validate=True)
-        except ValueError as error:
-            raise RemoteProtocolError("request_malformed", "expected base64") from error
-        return _view(rollout.receive(gateway, signed))
+        return _view(rollout.receive(gateway, body.signed()))
 
     return router
 
@@ -112,17 +107,13 @@ def _image(record: ImageRecord) -> FirmwareView:
     return FirmwareView(
         version=manifest.version, sha256=manifest.sha256, size=manifest.size, hardware=manifest.hardware,
         minimum_version=manifest.minimum_version, valid_from=manifest.valid_from, valid_to=manifest.valid_to,
-        created_at=_time(record.created_ms),
+        created_at=moment_of(record.created_ms),
     )  # fmt: skip
 
 
 def _view(record: OrderRecord) -> FirmwareOrderView:
     return FirmwareOrderView(
         gateway=record.gateway_id, version=record.version, state=record.state, reason=record.reason,
-        issued_at=_time(record.issued_ms),
-        answered_at=None if record.answered_ms is None else _time(record.answered_ms),
+        issued_at=moment_of(record.issued_ms),
+        answered_at=None if record.answered_ms is None else moment_of(record.answered_ms),
     )  # fmt: skip
-
-
-def _time(moment_ms: int) -> datetime:
-    return datetime.fromtimestamp(moment_ms / 1000, UTC)

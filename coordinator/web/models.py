@@ -7,13 +7,18 @@ doubles; the quantity is value·10^scaler in the unit.  Times are ISO 8601 in UT
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from coordinator.status import Member, RingStatus
+
+
+def moment_of(unix_ms: int) -> datetime:
+    """A moment of the database, for an answer."""
+    return datetime.fromtimestamp(unix_ms / 1000, UTC)
 
 
 class ApiModel(BaseModel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Request
@@ -12,7 +11,7 @@ from coordinator.gwa.oidc import OidcLogIn
 from coordinator.web.access import address_of
 from coordinator.web.accounts import Session
 from coordinator.web.errors import problem_responses
-from coordinator.web.models import ApiModel
+from coordinator.web.models import ApiModel, moment_of
 from protocol.errors import RemoteProtocolError
 
 
@@ -60,7 +59,7 @@ def make_oidc_router(log_in: OidcLogIn) -> APIRouter:
         done = log_in.finish(
             body.state, body.secret.get_secret_value(), body.code.get_secret_value(), address_of(request)
         )
-        until = datetime.fromtimestamp(done.until_ms / 1000, UTC)
+        until = moment_of(done.until_ms)
         return Session(token=done.token, name=done.name, role=done.role, until=until)
 
     return router

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Annotated
 
 from pydantic import AwareDatetime, Field
 
 from coordinator.storage.profile_sets import ProfileSetState
 from coordinator.web.models import ApiModel
+from protocol.errors import RemoteProtocolError
 from protocol.profiles.query import PROOF_SIZE_MAX
 
 GatewayId = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,14}$")]
@@ -111,3 +113,10 @@ class ReceiptRequest(ApiModel):
 
     receipt: Annotated[str, Field(max_length=16_384)]
     """CMS, base64: signed by the gateway."""
+
+    def signed(self) -> bytes:
+        """The message.  Raises RemoteProtocolError `request_malformed`."""
+        try:
+            return base64.b64decode(self.receipt, validate=True)
+        except ValueError as error:
+            raise RemoteProtocolError("request_malformed", "expected base64") from error

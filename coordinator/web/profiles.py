@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import socket
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -24,6 +24,7 @@ from coordinator.storage.accounts import AccountRole
 from coordinator.storage.profile_sets import ProfileSetRecord, ProfileSetState
 from coordinator.web.access import Access
 from coordinator.web.errors import problem_responses
+from coordinator.web.models import moment_of
 from coordinator.web.profile_models import (
     HeldVersion,
     HeldVersions,
@@ -129,11 +130,7 @@ def make_profile_router(
     @router.post("/{gateway}/receipt", operation_id="profile_receipt", responses=problem_responses(403, 404))
     def _receipt(gateway: str, body: ReceiptRequest) -> ProfileSetView:
         """Take a gateway's signed word on a profile set."""
-        try:
-            signed = base64.b64decode(body.receipt, validate=True)
-        except ValueError as error:
-            raise RemoteProtocolError("request_malformed", "expected base64") from error
-        return _view(rollout.receive(gateway, signed))
+        return _view(rollout.receive(gateway, body.signed()))
 
     return router
 
@@ -149,10 +146,6 @@ def _ms(moment: datetime) -> int:
 def _view(record: ProfileSetRecord) -> ProfileSetView:
     return ProfileSetView(
         gateway=record.gateway_id, version=record.version, digest=record.digest, state=record.state,
-        reason=record.reason, issued_at=_time(record.issued_ms),
-        answered_at=None if record.answered_ms is None else _time(record.answered_ms),
+        reason=record.reason, issued_at=moment_of(record.issued_ms),
+        answered_at=None if record.answered_ms is None else moment_of(record.answered_ms),
     )  # fmt: skip
-
-
-def _time(moment_ms: int) -> datetime:
-    return datetime.fromtimestamp(moment_ms / 1000, UTC)

@@ -27,6 +27,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from node.firmware.image import check_image, content_sha256, unpack
+from protocol.durable import flush_directory
 from protocol.errors import RemoteProtocolError
 from protocol.profiles.firmware import FirmwareManifest, FirmwareOrder, FirmwareState, version_numbers
 
@@ -115,7 +116,7 @@ class FirmwareDirectory:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self.path / _STATE_FILE)
-        _flush(self.path)
+        flush_directory(self.path)
 
     def _change(self, change: Callable[[FirmwareStatus], FirmwareStatus]) -> FirmwareStatus:
         status = change(self.read())
@@ -173,7 +174,7 @@ class FirmwareDirectory:
             version=manifest.version, sha256=manifest.sha256, content_sha256=content_sha256(self.path / slot),
             issued_ms=order.issued_ms,
         )  # fmt: skip
-        _flush(self.path)
+        flush_directory(self.path)
         self._change(
             lambda now: now.model_copy(update={"staged": slot, "is_due": False, "slots": {**now.slots, slot: record}})
         )
@@ -255,11 +256,3 @@ def _outcome(record: SlotRecord, state: FirmwareState, reason: str = "") -> Outc
     return Outcome(
         version=record.version, sha256=record.sha256, issued_ms=record.issued_ms, state=state, reason=reason
     )  # fmt: skip
-
-
-def _flush(directory: Path) -> None:
-    opened = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

@@ -24,6 +24,7 @@ from node.storage.errors import SealError, StoreError
 from node.storage.repositories.profile_sets import ProfileSetRepository
 from node.trust import TrustStore
 from protocol import cms
+from protocol.cms.structures import DATA
 from protocol.errors import RemoteProtocolError
 from protocol.logs.events import Event, Parameter
 from protocol.profiles.processing import ProcessingProfile
@@ -127,6 +128,17 @@ class GatewayProfiles:
     def administrator(self, certificate: bytes, intermediates: Sequence[bytes]) -> x509.Certificate:
         """The certificate (DER), where it is this gateway's administrator's.  Raises RemoteProtocolError."""
         return self._trust.administrator(administrator_of(self._module), certificate, intermediates)
+
+    def administrators_word(self, message: bytes, chain: Sequence[bytes], limits: cms.Limits) -> bytes:
+        """
+        What the administrator has signed (CMS SignedData) by the first certificate of `chain`, which the others issued.
+
+        Raises RemoteProtocolError.
+        """
+        if not chain:
+            raise RemoteProtocolError("administrator_unknown", "no certificate of the administrator beside it")
+        content, _ = cms.verify(message, DATA, [self.administrator(chain[0], chain[1:])], limits)
+        return content
 
     def processing(self, moment: datetime) -> list[ProcessingProfile]:
         """The processing profiles that are valid at a moment."""

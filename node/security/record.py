@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from protocol.durable import flush_directory
 from protocol.errors import StromkreisError
 
 
@@ -69,11 +70,7 @@ class Record:
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        flush_directory(path.parent)
 
     def with_certificates(self, certificates: tuple[bytes, ...], intermediates: tuple[bytes, ...]) -> Record:
         """The record after the pending triple got its certificates."""
@@ -122,11 +119,7 @@ def erase_file(path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     doomed.unlink()
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    flush_directory(path.parent)
 
 
 def _plain(value: bytes | Triple | int | None) -> Any:

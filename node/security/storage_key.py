@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from node.security.backend import FileBackend, KeyBackend
+from protocol.durable import flush_directory
 from protocol.errors import StromkreisError
 
 FILE_NAME: Final = "storage.key"
@@ -69,8 +70,4 @@ def _make(path: Path, key: bytes) -> None:
             path.hardlink_to(temporary)
     finally:
         temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    flush_directory(path.parent)

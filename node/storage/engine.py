@@ -41,6 +41,7 @@ from node.storage.cipher import Cipher
 from node.storage.errors import SchemaError, SealError, StoreError, StoreHeldError
 from node.storage.migrations import STEPS, check_version, migrate, store_steps
 from node.storage.migrations.step004_blindings import BlindingKey
+from protocol.durable import flush_directory
 
 log = logging.getLogger(__name__)
 _REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, OverflowError)
@@ -156,9 +157,7 @@ class Store:
         opened.callback(self._reader.close)
         self._reader.execute("PRAGMA query_only=ON")
         # The name of a new file is only durable once its directory is.
-        directory = os.open(path.parent, os.O_RDONLY)
-        os.fsync(directory)
-        os.close(directory)
+        flush_directory(path.parent)
 
     def _check_key(self) -> None:
         if not self._connection.execute("SELECT 1 FROM sqlite_schema WHERE name='key_check'").fetchall():

@@ -27,7 +27,6 @@ from node.profiles.gateway_profiles import GatewayProfiles
 from node.wan.bounded_http import ask
 from node.wan.certificates import refusal_text
 from protocol import cms
-from protocol.cms.structures import DATA
 from protocol.errors import RemoteProtocolError
 from protocol.log_limit import PEER_LINE_S, LogLimiter
 from protocol.logs.events import Event, Parameter
@@ -104,11 +103,7 @@ class FirmwareTaker:
     def take(self, profiles: GatewayProfiles, message: bytes, chain: Sequence[bytes]) -> None:
         """Carry an order out, in the task of `run`; whatever it is, it raises nothing."""
         try:
-            if not chain:
-                raise RemoteProtocolError("administrator_unknown", "no certificate of the administrator beside it")
-            signer = profiles.administrator(chain[0], chain[1:])
-            content, _ = cms.verify(message, DATA, [signer], _LIMITS)
-            order = FirmwareOrder.from_bytes(content)
+            order = FirmwareOrder.from_bytes(profiles.administrators_word(message, chain, _LIMITS))
             if order.gateway != profiles.identity:
                 raise RemoteProtocolError("bad_order", "it is for another gateway")
         except RemoteProtocolError as error:

@@ -18,7 +18,6 @@ import trio
 from node.profiles.gateway_profiles import GatewayProfiles
 from node.wan.bounded_http import ask
 from protocol import cms
-from protocol.cms.structures import DATA
 from protocol.errors import RemoteProtocolError
 from protocol.log_limit import PEER_LINE_S, LogLimiter
 from protocol.profiles.tunnel_order import ORDER_SIZE_MAX, TunnelOrder
@@ -66,11 +65,7 @@ class OrderTaker:
 
     def _check(self, profiles: GatewayProfiles, message: bytes, chain: Sequence[bytes]) -> TunnelOrder | None:
         """The order; None where it was taken already."""
-        if not chain:
-            raise RemoteProtocolError("administrator_unknown", "no certificate of the administrator beside it")
-        signer = profiles.administrator(chain[0], chain[1:])
-        content, _ = cms.verify(message, DATA, [signer], _LIMITS)
-        order = TunnelOrder.from_bytes(content)
+        order = TunnelOrder.from_bytes(profiles.administrators_word(message, chain, _LIMITS))
         if order.gateway != profiles.identity:
             raise RemoteProtocolError("bad_order", "it is for another gateway")
         if order.id in self._taken:
