@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,23 @@ async def test_a_technician_finds_state_and_no_reading(home: Home, tmp_path: Pat
         assert (await client.get(f"{CON}/rts/Reading/{METERS[0]}")).status_code == 403
         assert (await client.get("/")).status_code == 403
     assert (await get(home, f"{SRV}/rts/Network/{REALM}")).status_code == 403
+
+
+async def test_a_consumer_logs_in_by_certificate_and_sees_its_own(tmp_path: Path) -> None:
+    """HKS.WS1, and HKS.WS2 beside it."""
+    file, certificate = made_certificate(tmp_path, HanRole.CONSUMER)
+    anna = replace(consumer(*ANNA, 0), certificates=frozenset({certificate.fingerprint(_SHA256).hex()}), first={})
+    shown = (certificate.public_bytes(serialization.Encoding.DER),)
+    made = Home(tmp_path, (anna, consumer(*BEN, 1)), certificates=shown)
+    with trio.fail_after(120):
+        async with made.serving():
+            async with made.client(None, chain=file) as client:
+                assert (await client.get(f"{CON}/rts/Reading/")).json() == [f"{CON}/rts/Reading/{METERS[0]}"]
+                assert (await client.get(f"{CON}/rts/Reading/{METERS[1]}")).status_code == 404
+                assert (await client.get(f"{SRV}/rts/")).status_code == 403
+            assert (await get(made, f"{CON}/rts/Reading/", None)).status_code == 401
+            assert (await get(made, f"{CON}/rts/Reading/", BEN)).json() == [f"{CON}/rts/Reading/{METERS[1]}"]
+    made.keys.close()
 
 
 async def test_a_certificate_of_nobody_does_not_pass_the_handshake(home: Home, tmp_path: Path) -> None:
